@@ -1,0 +1,37 @@
+# make app: the dashboard on http://127.0.0.1:8501 · make test: the whole test suite · both install what they need.
+PYTHON ?= python3
+PORT ?= 8501
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+
+.PHONY: app test lint bench clean
+
+app: $(STAMPS)/app
+	$(BIN)/python -m streamlit run app.py --server.port $(PORT)
+
+test: $(STAMPS)/dev
+	$(BIN)/python -m pytest
+
+lint: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy audit_core models
+
+bench: $(STAMPS)/bench
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+
+# A stamp is younger than its requirements file once that file is installed, so a second run starts at once.
+$(STAMPS)/app: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: requirements-dev.txt $(STAMPS)/app
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(STAMPS)/bench: requirements-bench.txt $(STAMPS)/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@

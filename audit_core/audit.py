@@ -1,0 +1,494 @@
+"""One audit: the only place where model, image, explainer, fill and curves meet."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+import audit_core
+from audit_core.borrow import untouched_random_state
+from audit_core.classifier import Classifier
+from audit_core.curves import (
+    CurveTable,
+    Points,
+    changed_pixels,
+    cuts,
+    fractions,
+    plan,
+    rank_pixels,
+    score_points,
+    table,
+)
+from audit_core.errors import InvalidParameter, Refused
+from audit_core.explainers import EXPLAINERS, Explainer
+from audit_core.explainers.rise import RISE
+from audit_core.fills import FILLS
+from audit_core.fills.base import Fill, FillContext
+from audit_core.keys import Choice, key
+from audit_core.readouts import relation
+from audit_core.record import AuditRecord, Controls, StepProbabilities, from_json
+from audit_core.types import Attribution, AuditSpec, Curve, Effect, Triple
+from audit_core.workbench import Subject, Workbench, fill_context
+from models.cards import ModelCard
+
+KEPT_CLASSES = 12  # class probabilities kept along the curves
+FIRST_BATCH = 8  # images in the first batch of a curve, so that the first points show at once
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What is known while an audit runs: the map so far, then curve points (NaN where not yet scored)."""
+
+    values: np.ndarray | None = None
+    fractions: np.ndarray | None = None
+    deletion: np.ndarray | None = None
+    insertion: np.ndarray | None = None
+    random_deletion: np.ndarray | None = None
+    random_insertion: np.ndarray | None = None
+    quantity: str = "probability"
+
+
+#: report(fraction done, words, partial result); may raise to stop the audit within one batch.
+Report = Callable[[float, str, Partial], None]
+
+
+def silent(fraction: float, message: str, partial: Partial) -> None:
+    """The report that tells nobody."""
+
+
+def spec(checkpoint: str, explainer: str, fill: str, image: str, **settings: Any) -> AuditSpec:
+    """An :class:`AuditSpec` from words, e.g. ``spec("wafer-vit-tiny", "rise:n_masks=500", "blur", "synthetic:sample:3")``.
+
+    settings: the other fields of AuditSpec. Names and parameters are checked and written out in full.
+    """
+    triple = Triple(checkpoint, EXPLAINERS.complete(Choice.parse(explainer)), FILLS.complete(Choice.parse(fill)))
+    return AuditSpec(triple, image, **settings)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit whose names are resolved: everything but the computation."""
+
+    spec: AuditSpec
+    card: ModelCard
+    subject: Subject
+    explainer: Explainer
+    fill: Fill
+    context: FillContext
+
+    @property
+    def key(self) -> str:
+        """Identity of the result: cache key, job id and record key."""
+        informed = self.fill.refuse(FillContext(self.card.mean, self.card.std)) is not None
+        background = {"mean": self.subject.mean, "nominal": self.subject.nominal} if informed else {}
+        return key(
+            kind="audit",
+            **self._identity(),
+            fill=self.spec.triple.fill,
+            background=background,
+            settings=self._settings(),
+        )
+
+    @property
+    def map_key(self) -> str:
+        """Identity of the attribution alone, which all fills share (and all targets, where the method gives all)."""
+        wide = self.explainer.all_classes and len(self.card.classes) <= 64
+        return key(
+            kind="map",
+            **self._identity(),
+            target="all" if wide else self.spec.target,
+            seed=self.spec.seed,
+            precision=self.spec.precision,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        card, subject = self.card, self.subject
+        return {
+            "weights": card.weights_sha256,
+            "architecture": card.architecture,
+            "mean": list(card.mean),
+            "std": list(card.std),
+            "classes": list(card.classes),
+            "image": subject.digest,
+            "explainer": self.spec.triple.explainer,
+            "label": subject.label if self.spec.target == "label" else None,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        spec = self.spec
+        return {name: getattr(spec, name) for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image")}
+
+
+def prepare(spec: AuditSpec, bench: Workbench) -> Prepared:
+    """Resolve the names of ``spec``; cheap, loads no weights. ``Refused`` when the cell has no meaning."""
+    triple = spec.triple
+    full = Triple(triple.checkpoint, EXPLAINERS.complete(triple.explainer), FILLS.complete(triple.fill))
+    spec = replace(spec, triple=full)
+    card = bench.card(full.checkpoint)
+    explainer, fill = EXPLAINERS.build(full.explainer), FILLS.build(full.fill)
+    subject = bench.subject(spec.image, card)
+    context = fill_context(subject, card, spec.seed)
+    if reason := explainer.refuse(card) or fill.refuse(context):
+        raise Refused(reason)
+    resolve_target(spec.target, card, subject.label, 0)
+    return Prepared(spec, card, subject, explainer, fill, context)
+
+
+def resolve_target(target: str, card: ModelCard, label: int | None, predicted: int) -> int:
+    """Model output that is explained: "predicted", "label", a class name or an index."""
+    if target == "predicted":
+        return predicted
+    if target == "label":
+        if label is None:
+            raise InvalidParameter(
+                f"target 'label' was asked for, the image has no label among {card.name}'s classes; choose a class"
+            )
+        return label
+    if target in card.classes:
+        return card.classes.index(target)
+    if target.isdigit() and int(target) < len(card.classes):
+        return int(target)
+    shown = ", ".join(card.classes[:12]) + (" …" if len(card.classes) > 12 else "")
+    raise InvalidParameter(f"target must be predicted, label, a class or its index; got {target!r}. Classes: {shown}")
+
+
+def find(prepared: Prepared, bench: Workbench) -> AuditRecord | None:
+    """The stored record of this audit, if there is one."""
+    raw = bench.store.get_json(f"record:{prepared.key}")
+    return from_json(raw) if raw is not None else None
+
+
+def run(spec: AuditSpec, bench: Workbench, report: Report = silent, fresh: bool = False) -> AuditRecord:
+    """Compute one audit, or return it from the store; ``fresh`` computes in any case and stores nothing.
+
+    Global random state and the model are as found afterwards. ``AuditError`` children name what the user can mend.
+    """
+    prepared = prepare(spec, bench)
+    if not fresh and (known := find(prepared, bench)) is not None:
+        return known
+    classifier = bench.classifier(spec.triple.checkpoint, spec.precision)
+    with classifier.lock, untouched_random_state():
+        record = compute(prepared, classifier, bench, report, fresh)
+    if not fresh:
+        bench.store.put_json(f"record:{prepared.key}", record.to_json())
+    return record
+
+
+def compute(
+    prepared: Prepared, classifier: Classifier, bench: Workbench, report: Report = silent, fresh: bool = False
+) -> AuditRecord:
+    """Predict, explain, score the curves; the caller holds the classifier's lock."""
+    began, before = time.perf_counter(), classifier.forwards
+    spec, card = prepared.spec, prepared.card
+    pixels = torch.from_numpy(np.array(prepared.subject.pixels))[None].to(classifier.device)
+    report(0.0, "Loading the model's prediction", Partial())
+    logits = classifier.logits(pixels)[0].cpu()
+    target = resolve_target(spec.target, card, prepared.subject.label, int(logits.argmax()))
+    attribution = explain(prepared, classifier, bench, pixels, target, report, fresh)
+    curves = score_curves(prepared, classifier, pixels, attribution.values[0], target, report)
+    badge = relation(prepared.explainer.reads, card, str(getattr(prepared.explainer, "layer", "")))
+    provenance = make_provenance(prepared, classifier)
+    if spec.precision == "bf16":
+        full = bench.classifier(spec.triple.checkpoint).logits(pixels)[0].softmax(0).cpu()
+        provenance["largest_difference_from_fp32"] = float((logits.softmax(0) - full).abs().max())
+    return AuditRecord(
+        key=prepared.key,
+        spec=spec,
+        classes=card.classes,
+        predicted=int(logits.argmax()),
+        target=target,
+        label=prepared.subject.label,
+        probabilities=logits.double().softmax(0).numpy(),
+        deletion=curves.deletion,
+        insertion=curves.insertion,
+        controls=curves.controls,
+        advantage=advantage(curves, spec.direction),
+        along=curves.along,
+        values=attribution.values[0],
+        error=None if attribution.error is None else attribution.error[0],
+        signed=attribution.signed,
+        pixels=prepared.subject.pixels,
+        badge=badge.badge,
+        badge_sentence=badge.sentence,
+        health=health(attribution.values[0], float(curves.deletion.score[0]), spec, card),
+        forwards=classifier.forwards - before,
+        backwards=attribution.backwards,
+        seconds=time.perf_counter() - began,
+        extra=attribution.extra,
+        provenance=provenance,
+    )
+
+
+def explain(
+    prepared: Prepared,
+    classifier: Classifier,
+    bench: Workbench,
+    pixels: torch.Tensor,
+    target: int,
+    report: Report = silent,
+    fresh: bool = False,
+) -> Attribution:
+    """The map of the target, from the store when it is there; ``Refused`` when it holds NaN or infinity."""
+    stored = None if fresh else bench.store.get_arrays(f"map:{prepared.map_key}")
+    if stored is not None and target in stored["classes"]:
+        row = int(np.flatnonzero(stored["classes"] == target)[0])
+        error = stored["error"][row : row + 1] if "error" in stored else None
+        extra = {name.removeprefix("extra_"): stored[name].tolist() for name in stored if name.startswith("extra_")}
+        return Attribution(
+            stored["values"][row : row + 1], np.array([target]), bool(stored["signed"]), error, extra=extra
+        )
+
+    def tell(fraction: float, message: str, running: np.ndarray | None) -> None:
+        report(0.5 * fraction, message, Partial(values=running))
+
+    explainer, seed = prepared.explainer, prepared.spec.seed
+    if isinstance(explainer, RISE):
+        every = explainer.attribute_all(classifier, pixels[0], seed, tell, target)
+        classes, row = every.classes, every.classes.index(target)
+        values, errors = every.values, every.error
+        found = Attribution(
+            values[row][None],
+            np.array([target]),
+            False,
+            errors[row][None],
+            every.masks + 1,
+            extra={"masks": every.masks},
+        )
+        arrays = {"values": values, "error": errors, "classes": np.array(classes)}
+    else:
+        found = explainer.attribute(classifier, pixels, torch.tensor([target]), seed, tell)
+        arrays = {"values": found.values, "classes": found.target}
+    if not np.isfinite(found.values).all():
+        raise Refused(
+            f"{prepared.spec.triple.explainer.name} returned {int((~np.isfinite(found.values)).sum())} values that are "
+            f"not finite on {prepared.card.name}; such a map cannot be ranked, so nothing was scored"
+        )
+    if not fresh:
+        extra = {f"extra_{name}": np.asarray(value) for name, value in found.extra.items()}
+        bench.store.put_arrays(f"map:{prepared.map_key}", {**arrays, **extra, "signed": np.array(found.signed)})
+    return found
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All curves of one audit."""
+
+    deletion: Curve
+    insertion: Curve
+    controls: Controls
+    along: StepProbabilities
+
+
+def score_curves(
+    prepared: Prepared,
+    classifier: Classifier,
+    pixels: torch.Tensor,
+    values: np.ndarray,
+    target: int,
+    report: Report = silent,
+) -> Scored:
+    """Deletion and insertion of the map and of the random orders, coarse to fine, in one stream of batches."""
+    spec = prepared.spec
+    ranks = orders(spec, values)
+    at = cuts(int(ranks[0].max()) + 1, spec.steps)
+    image_of_order = np.zeros(len(ranks), dtype=np.int64)
+    points = plan(image_of_order, at)
+    lookup = table(points, len(ranks), at, image_of_order)
+    substrate = prepared.fill.substrate(pixels, prepared.context)
+    scores = np.full((len(points), len(prepared.card.classes)), np.nan)
+    share = np.stack([fractions(rank, at) for rank in ranks])
+    stream = score_points(classifier, prepared.fill, pixels, substrate, torch.from_numpy(ranks), points, FIRST_BATCH)
+    for start, logits in stream:
+        rows = logits if spec.quantity == "logit" else logits.softmax(1)
+        scores[start : start + len(rows)] = rows.double().cpu().numpy()
+        done = (start + len(rows)) / len(points)
+        report(
+            0.5 + 0.5 * done, "Scoring the curves", _partial(values, share[0], scores[:, target], lookup, spec.quantity)
+        )
+    return _scored(scores, share, lookup, target, classifier, prepared)
+
+
+def orders(spec: AuditSpec, values: np.ndarray) -> np.ndarray:
+    """Ranks of the map and of every random order, int32 (1 + controls, rows, columns)."""
+    own = rank_pixels(values, spec.patch, spec.direction, spec.seed)
+    random = [
+        rank_pixels(np.random.default_rng((spec.seed, 2, control)).random(values.shape), spec.patch, "most", spec.seed)
+        for control in range(spec.controls)
+    ]
+    return np.stack([own, *random])
+
+
+def _partial(values: np.ndarray, share: np.ndarray, scores: np.ndarray, lookup: CurveTable, quantity: str) -> Partial:
+    deletion, insertion = scores[lookup.deletion], scores[lookup.insertion]
+    return Partial(values, share, deletion[0], insertion[0], deletion[1:], insertion[1:], quantity)
+
+
+def _scored(
+    scores: np.ndarray, share: np.ndarray, lookup: CurveTable, target: int, classifier: Classifier, prepared: Prepared
+) -> Scored:
+    deletion, insertion = scores[lookup.deletion][..., target], scores[lookup.insertion][..., target]
+    areas = [
+        np.array([np.trapezoid(s, f) for s, f in zip(c[1:], share[1:], strict=True)]) for c in (deletion, insertion)
+    ]
+    start = scores[lookup.deletion[0, 0]]
+    kept = sorted({int(k) for k in np.argsort(-start, kind="stable")[:KEPT_CLASSES]} | {target})
+    along = (scores[lookup.deletion[0]], scores[lookup.insertion[0]])
+    return Scored(
+        Curve(share[0], deletion[0]),
+        Curve(share[0], insertion[0]),
+        Controls(deletion[1:], insertion[1:], *areas),
+        StepProbabilities(tuple(kept), *(rows[:, kept].astype(np.float32) for rows in along)),
+    )
+
+
+def advantage(curves: Scored, direction: str) -> dict[str, Effect]:
+    """How much better than random order, > 0 is better: random - own deletion AUC, own - random insertion AUC.
+
+    With the least important pixels first a good map keeps the score up, so both differences change their sign.
+
+    The interval is Student's t over the random orders (it says how well the random level is known, not how the
+    result would vary over images); absent with fewer than two orders.
+    """
+    sign = 1.0 if direction == "most" else -1.0
+    gains = {
+        "deletion": sign * (curves.controls.deletion_auc - curves.deletion.auc()),
+        "insertion": sign * (curves.insertion.auc() - curves.controls.insertion_auc),
+    }
+    return {name: mean_effect(gain, "t interval over random orders") for name, gain in gains.items() if len(gain) > 1}
+
+
+def mean_effect(sample: np.ndarray, method: str) -> Effect:
+    """Mean of a sample (n > 1) with its 95 % Student t interval."""
+    mean, n = float(sample.mean()), len(sample)
+    half = float(stats.t.ppf(0.975, n - 1) * sample.std(ddof=1) / np.sqrt(n))
+    return Effect(mean, mean - half, mean + half, n, method)
+
+
+def health(values: np.ndarray, untouched: float, spec: AuditSpec, card: ModelCard) -> tuple[str, ...]:
+    """What is odd about the map or the score, in sentences; empty when nothing is."""
+    found = []
+    if np.ptp(values) == 0:
+        what = "zero everywhere" if not values.any() else "constant"
+        found.append(f"The map is {what}: its order is the tie rule's, so the curves say nothing about the explainer.")
+    if spec.quantity == "probability" and untouched < 1 / len(card.classes):
+        found.append(
+            f"The untouched image scores {untouched:.3g} for the target, below chance ({1 / len(card.classes):.3g})."
+        )
+    return tuple(found)
+
+
+def make_provenance(prepared: Prepared, classifier: Classifier) -> dict[str, Any]:
+    """Everything needed to redo the audit and to tell where it was made."""
+    device = classifier.device
+    return {
+        "triplecheck": audit_core.__version__,
+        "versions": {name: _version(name) for name in ("torch", "timm", "grad-cam", "numpy", "scipy")}
+        | {"python": platform.python_version()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "precision": prepared.spec.precision,
+        "checkpoint": prepared.card.name,
+        "architecture": prepared.card.architecture,
+        "weights_sha256": prepared.card.weights_sha256,
+        "image": prepared.subject.source.name,
+        "image_sha256": prepared.subject.source.digest,
+        "input_sha256": prepared.subject.digest,
+        "seed": prepared.spec.seed,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(prepared.spec),
+    }
+
+
+def command(spec: AuditSpec) -> str:
+    """The command line that repeats the audit."""
+    triple, defaults = spec.triple, AuditSpec.__dataclass_fields__
+    words = [
+        "python",
+        "-m",
+        "audit_core",
+        "audit",
+        "--checkpoint",
+        triple.checkpoint,
+        "--explainer",
+        str(triple.explainer),
+        "--fill",
+        str(triple.fill),
+        "--image",
+        spec.image,
+    ]
+    for name in ("target", "steps", "patch", "direction", "quantity", "controls", "seed", "precision"):
+        if getattr(spec, name) != defaults[name].default:
+            words += [f"--{name}", str(getattr(spec, name))]
+    return shlex.join(words)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def perturbed(record: AuditRecord, bench: Workbench, curve: str, step: int) -> np.ndarray:
+    """The exact image the model saw at one step, float32 (channels, rows, columns); curve: "deletion" or "insertion"."""
+    if curve not in ("deletion", "insertion") or not 0 <= step < len(record.deletion.fraction):
+        raise InvalidParameter(
+            f"curve must be deletion or insertion and step within 0 to {len(record.deletion.fraction) - 1}"
+        )
+    card = bench.card(record.spec.triple.checkpoint)
+    fill = FILLS.build(record.spec.triple.fill)
+    context = fill_context(bench.subject(record.spec.image, card), card, record.spec.seed)
+    rank = torch.from_numpy(rank_pixels(record.values, record.spec.patch, record.spec.direction, record.spec.seed))
+    at = cuts(int(rank.max()) + 1, record.spec.steps)
+    low, high = (0, int(at[step])) if curve == "deletion" else (int(at[step]), int(at[-1]))
+    pixels = torch.from_numpy(np.array(record.pixels))[None]
+    changed = changed_pixels(rank[None], torch.tensor([low]), torch.tensor([high]))
+    return fill.apply(pixels, changed, fill.substrate(pixels, context))[0].numpy()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A record beside its recomputation: the largest differences, and whether they are within the tolerance."""
+
+    key: str
+    same: bool
+    map_difference: float
+    curve_difference: float
+    tolerance: float
+    note: str
+
+
+TOLERANCE = 1e-4  # of probabilities and maps between machines; on one machine differences are below 1e-5
+
+
+def verify(record: AuditRecord, bench: Workbench, report: Report = silent) -> Verification:
+    """Recompute a record from its spec and compare map, curves and areas."""
+    again = run(record.spec, bench, report, fresh=True)
+    scale = max(float(np.abs(record.values).max()), 1e-12)
+    maps = (
+        float(np.abs(record.values - again.values).max()) / scale
+        if record.values.shape == again.values.shape
+        else np.inf
+    )
+    pairs = ((record.deletion, again.deletion), (record.insertion, again.insertion))
+    curves = max(float(np.abs(a.score - b.score).max()) if a.score.shape == b.score.shape else np.inf for a, b in pairs)
+    controls = record.controls.deletion, again.controls.deletion
+    if controls[0].size and controls[0].shape == controls[1].shape:
+        curves = max(curves, float(np.abs(controls[0] - controls[1]).max()))
+    same_key = record.key == again.key
+    same = same_key and maps <= TOLERANCE and curves <= TOLERANCE
+    note = "" if same_key else "the key differs: image, weights or settings are not those of the record"
+    return Verification(record.key, same, maps, curves, TOLERANCE, note)
+
+
+__all__ = ["Partial", "Points", "Prepared", "find", "prepare", "run", "spec", "verify"]

@@ -1,0 +1,123 @@
+"""The one batched path to a model: pixels in [0, 1] in, logits out, at the batch size that this device likes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from audit_core.errors import AuditError, InvalidParameter
+from models.cards import ModelCard
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA when there is one, else the CPU. ``InvalidParameter`` when the named device is absent."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.startswith("cuda"):
+        index = int(name.partition(":")[2] or 0) if name.partition(":")[2].isdigit() or ":" not in name else -1
+        if 0 <= index < torch.cuda.device_count():
+            return torch.device("cuda", index)
+        raise InvalidParameter(
+            f"device {name!r} was asked for, {torch.cuda.device_count()} CUDA devices found; use cpu"
+        )
+    raise InvalidParameter(f"device must be auto, cpu or cuda[:N], got {name!r}")
+
+
+class BatchSize:
+    """Finds the fastest batch size from the work itself: each candidate runs real images once, then the best stays.
+
+    Out of memory halves the ceiling for good. Thread-safe enough for its use: one job at a time owns a device.
+    """
+
+    def __init__(self, candidates: tuple[int, ...]) -> None:
+        self.ceiling = max(candidates)
+        self._waiting = list(candidates)
+        self._speed: dict[int, float] = {}
+
+    def next(self) -> int:
+        """The size to use for the next batch."""
+        self._waiting = [size for size in self._waiting if size <= self.ceiling]
+        fitting = {size: speed for size, speed in self._speed.items() if size <= self.ceiling}
+        if self._waiting:
+            return self._waiting[0]
+        return max(fitting, key=fitting.__getitem__) if fitting else self.ceiling
+
+    def record(self, size: int, seconds: float) -> None:
+        """Learn how long a batch of ``size`` images took; the best of several runs counts."""
+        if size in self._waiting:
+            self._waiting.remove(size)
+            self._speed[size] = size / max(seconds, 1e-9)
+        elif size in self._speed:
+            self._speed[size] = max(self._speed[size], size / max(seconds, 1e-9))
+
+    def halve(self, size: int) -> None:
+        """The device could not hold ``size`` images: never try so many again."""
+        self.ceiling = max(1, size // 2)
+
+
+class Classifier:
+    """A loaded checkpoint on a device.
+
+    Takes pixels, float32 (n, channels, rows, columns) in [0, 1], normalises them as the card says and returns
+    logits. ``forwards`` counts the images evaluated; ``lock`` serialises users of the shared module.
+    """
+
+    def __init__(self, card: ModelCard, module: nn.Module, device: torch.device, precision: str = "fp32") -> None:
+        self.card, self.device, self.precision = card, device, precision
+        self.module = module.to(device).to(memory_format=torch.channels_last)
+        self.mean = torch.tensor(card.mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(card.std, device=device).view(1, -1, 1, 1)
+        self.batch = BatchSize((16, 32, 64) if device.type == "cpu" else (64, 128, 256, 512))
+        self.forwards = 0
+        self.lock = threading.RLock()
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(pixels - mean) / std on the device, channels last."""
+        pixels = pixels.to(self.device, torch.float32, non_blocking=True)
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """One batch, as it is: float32 (n, classes) on the device; without gradients."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = self.module(self.normalise(pixels)).float()
+        self.forwards += len(pixels)
+        return logits
+
+    def stream(
+        self, total: int, build: Callable[[int, int], torch.Tensor], first: int | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Evaluate ``total`` images in batches; yields (start, logits of images start, start + 1, …).
+
+        build(start, stop) makes the pixels of a batch on the device; ``first`` caps the first batch, so that
+        a curve shows early. Out of memory halves the batch and goes on; with one image it is an ``AuditError``.
+        """
+        start = 0
+        while start < total:
+            size = min(self.batch.next(), total - start, first if first and not start else total)
+            began = time.perf_counter()
+            try:
+                logits = self.logits(build(start, start + size))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise AuditError(
+                        f"{self.card.name} does not fit on {self.device} even with one image; choose another device"
+                    ) from None
+                self.batch.halve(size)
+                torch.cuda.empty_cache()
+                continue
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.batch.record(size, time.perf_counter() - began)
+            yield start, logits
+            start += size
+
+    def predict(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of any number of images, float32 (n, classes) on the CPU."""
+        rows = [logits.cpu() for _, logits in self.stream(len(pixels), lambda a, b: pixels[a:b])]
+        return torch.cat(rows) if rows else torch.zeros(0, len(self.card.classes))

@@ -1,0 +1,31 @@
+"""Data sets behind one small interface; importing this registers them all and needs no torch."""
+
+from audit_core.data.base import (
+    DATASETS,
+    BaseDataset,
+    Dataset,
+    Source,
+    dataset_of,
+    format_reference,
+    open_image,
+    open_split,
+    parse_reference,
+)
+from audit_core.data.folder import Folder
+from audit_core.data.synthetic import Synthetic
+from audit_core.data.wm811k import Wm811k
+
+__all__ = [
+    "DATASETS",
+    "BaseDataset",
+    "Dataset",
+    "Folder",
+    "Source",
+    "Synthetic",
+    "Wm811k",
+    "dataset_of",
+    "format_reference",
+    "open_image",
+    "open_split",
+    "parse_reference",
+]

@@ -1,0 +1,62 @@
+"""What every explainer promises: refuse with a reason, state its cost, attribute without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from audit_core.classifier import Classifier
+from audit_core.registry import Registry
+from audit_core.types import Attribution
+from models.cards import ModelCard
+
+#: report(fraction done, words, running map (rows, columns) or None); may raise to stop the work.
+Report = Callable[[float, str, "np.ndarray | None"], None]
+
+
+def silent(fraction: float, message: str, running: np.ndarray | None) -> None:
+    """The report that tells nobody."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Model evaluations for one image: ``forwards`` and ``backwards``, in images."""
+
+    forwards: int
+    backwards: int = 0
+
+
+class Explainer:
+    """Base of all explainers; subclasses are frozen dataclasses whose fields are the parameters.
+
+    title: shown in menus; reads: the signal it reads, one of "attention", "feature gradients", "scores",
+    "image", "nothing"; all_classes: the work does not depend on the target (``attribute_all`` is offered).
+    """
+
+    title: ClassVar[str]
+    reads: ClassVar[str]
+    all_classes: ClassVar[bool] = False
+
+    def refuse(self, card: ModelCard) -> str | None:
+        """The sentence why this explainer has no meaning for the checkpoint, or None."""
+        return None
+
+    def cost(self, card: ModelCard) -> Cost:
+        """Model evaluations that one image takes at most."""
+        raise NotImplementedError
+
+    def attribute(
+        self, classifier: Classifier, images: torch.Tensor, target: torch.Tensor, seed: int, report: Report = silent
+    ) -> Attribution:
+        """Maps for ``images``, float32 (n, channels, rows, columns) pixels in [0, 1], and ``target`` int64 (n,).
+
+        The same images, target and seed give the same maps, whatever else is in the batch.
+        """
+        raise NotImplementedError
+
+
+EXPLAINERS: Registry[Explainer] = Registry("explainer")

@@ -1,0 +1,180 @@
+"""What an audit can name: checkpoints, images and stored results. One per process; safe to share between threads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from audit_core.classifier import Classifier, pick_device
+from audit_core.data import dataset_of
+from audit_core.errors import BadCheckpoint, BadImage, UnknownName
+from audit_core.fills.base import FillContext
+from audit_core.images import input_digest, prepare, read_image
+from audit_core.keys import key
+from audit_core.store import Store
+from audit_core.types import SourceImage
+from models import zoo
+from models.cards import ModelCard
+from models.checkpoint import CheckpointError, load_custom
+from models.synthetic import nominal
+
+LOADED_AT_ONCE = 6  # models kept in memory; the least recently used one goes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image ready for one model: the source, its label in the model's classes, the pixels the model sees.
+
+    pixels: float32 (channels, rows, columns) in [0, 1]; mean, nominal: the same shape, where the image's data
+    set offers a mean image and a nominal one.
+    """
+
+    source: SourceImage
+    label: int | None
+    pixels: np.ndarray
+    mean: np.ndarray | None
+    nominal: np.ndarray | None
+
+    @property
+    def digest(self) -> str:
+        """Identity of the pixels the model sees."""
+        return input_digest(self.pixels)
+
+
+class Workbench:
+    """Loads checkpoints and images by reference and remembers what users bring, by content.
+
+    References: a shipped checkpoint's name or "custom:ID"; "DATASET:SPLIT:INDEX" or "upload:SHA256".
+    """
+
+    def __init__(self, store: Store, device: str = "auto") -> None:
+        self.store = store
+        self.device = pick_device(device)
+        self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
+        self._cards: dict[str, ModelCard] = {}
+        self._lock = threading.RLock()
+
+    def card(self, checkpoint: str) -> ModelCard:
+        """The card of a shipped or brought checkpoint; ``UnknownName`` lists what there is."""
+        if checkpoint in zoo.names():
+            return zoo.card(checkpoint)
+        with self._lock:
+            if checkpoint not in self._cards:
+                raw = self.store.get_json(f"card:{checkpoint}") if checkpoint.startswith("custom:") else None
+                if raw is None:
+                    raise UnknownName(_no_checkpoint(checkpoint))
+                self._cards[checkpoint] = ModelCard.from_json(json.dumps(raw["card"]))
+            return self._cards[checkpoint]
+
+    def classifier(self, checkpoint: str, precision: str = "fp32") -> Classifier:
+        """The loaded checkpoint on this workbench's device, from memory when it is there."""
+        with self._lock:
+            found = self._classifiers.get((checkpoint, precision))
+            if found is None:
+                found = Classifier(self.card(checkpoint), self._module(checkpoint), self.device, precision)
+                self._classifiers[checkpoint, precision] = found
+                while len(self._classifiers) > LOADED_AT_ONCE:
+                    self._classifiers.popitem(last=False)
+            self._classifiers.move_to_end((checkpoint, precision))
+            return found
+
+    def _module(self, checkpoint: str) -> torch.nn.Module:
+        if checkpoint in zoo.names():
+            return zoo.load(checkpoint).module
+        raw, data = self.store.get_json(f"card:{checkpoint}"), self.store.get_bytes(f"weights:{checkpoint}")
+        if raw is None or data is None:
+            raise BadCheckpoint(f"{checkpoint} is no longer in the store; add the file again on the Checkpoints page")
+        return load_custom(data, **raw["options"]).module
+
+    def add_checkpoint(
+        self,
+        data: bytes,
+        name: str,
+        arch: str,
+        num_classes: int | None = None,
+        in_chans: int | None = None,
+        img_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> str:
+        """Load a user's weights safely, keep them in the store and return their reference "custom:ID".
+
+        ``BadCheckpoint`` says in one sentence what is wrong with the file or does not fit the architecture.
+        """
+        options: dict[str, Any] = {  # Any: JSON scalars and lists
+            "name": name,
+            "arch": arch,
+            "num_classes": num_classes,
+            "in_chans": in_chans,
+            "img_size": img_size,
+            "mean": list(mean) if mean is not None else None,
+            "std": list(std) if std is not None else None,
+            "classes": list(classes) if classes is not None else None,
+        }
+        try:
+            loaded = load_custom(data, **options)
+        except CheckpointError as error:
+            raise BadCheckpoint(str(error)) from None
+        reference = "custom:" + key(weights=loaded.card.weights_sha256, options=options)[:20]
+        self.store.put_bytes(f"weights:{reference}", data)
+        self.store.put_json(f"card:{reference}", {"card": json.loads(loaded.card.to_json()), "options": options})
+        return reference
+
+    def add_image(self, data: bytes, name: str) -> str:
+        """Read an uploaded image, keep it in the store and return its reference "upload:SHA256"."""
+        return self.keep_image(read_image(data, name))
+
+    def keep_image(self, source: SourceImage) -> str:
+        """Keep an image in the store by content; returns "upload:SHA256"."""
+        digest = source.digest
+        head = json.dumps({"wafer": source.wafer, "name": source.name, "notes": list(source.notes)}).encode()
+        self.store.put_arrays(f"image:{digest}", {"values": source.values, "head": np.frombuffer(head, np.uint8)})
+        return f"upload:{digest}"
+
+    def source(self, reference: str) -> SourceImage:
+        """The image behind a reference, before any model's size and channels."""
+        if not reference.startswith("upload:"):
+            dataset, index = dataset_of(reference)
+            return dataset.image(index)
+        arrays = self.store.get_arrays(f"image:{reference.removeprefix('upload:')}")
+        if arrays is None:
+            raise BadImage("this uploaded image is no longer in the store; upload it again")
+        head = json.loads(arrays["head"].tobytes())
+        return SourceImage(arrays["values"], head["wafer"], head["name"], tuple(head["notes"]))
+
+    def subject(self, reference: str, card: ModelCard) -> Subject:
+        """The image as this checkpoint sees it, with what its data set knows about it."""
+        source = self.source(reference)
+        if reference.startswith("upload:"):
+            clean = SourceImage(nominal(source.values), True, "nominal wafer") if source.wafer else None
+            label, mean = None, None
+        else:
+            dataset, index = dataset_of(reference)
+            name = dataset.label(index)
+            label = _label_in(card, dataset.classes[name]) if name is not None else None
+            clean, mean = dataset.reference(index), dataset.mean_pixels(card)
+        return Subject(source, label, prepare(source, card), mean, prepare(clean, card) if clean is not None else None)
+
+
+def fill_context(subject: Subject, card: ModelCard, seed: int) -> FillContext:
+    """What a fill may know about this image."""
+    as_tensor = lambda array: torch.from_numpy(np.array(array)) if array is not None else None
+    return FillContext(card.mean, card.std, as_tensor(subject.mean), as_tensor(subject.nominal), seed)
+
+
+def _label_in(card: ModelCard, name: str) -> int | None:
+    return card.classes.index(name) if name in card.classes else None
+
+
+def _no_checkpoint(reference: str) -> str:
+    if reference.startswith("custom:"):
+        return f"{reference} is not in the store; add the checkpoint file again on the Checkpoints page"
+    return f"no checkpoint named {reference!r}; known: {', '.join(zoo.names())}, or the path of a weights file"

@@ -1,0 +1,119 @@
+"""Command line: ``python -m models train|publish|list``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from models.architectures import ARCHITECTURES, Recipe
+from models.training import Trainer, balanced_recipe, new_run, print_line
+from models.wafers import ENCODINGS, WaferMaps, join, read_npz, split_validation
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse and dispatch; returns the exit code (2 with one sentence on stderr for what the user can mend)."""
+    options = parser().parse_args(argv)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line as data."""
+    top = argparse.ArgumentParser(prog="python -m models", description="Train and describe the wafer checkpoints.")
+    verbs = top.add_subparsers(required=True, metavar="train|publish|list")
+    train = verbs.add_parser("train", help="train one family; stop and start again at will")
+    train.add_argument("--model", required=True, choices=sorted(ARCHITECTURES), help="definition in the zoo")
+    train.add_argument("--data", required=True, nargs="+", help="npz files of wafer maps to train on")
+    train.add_argument("--val", required=True, help="npz file whose even positions choose the checkpoint")
+    train.add_argument("--out", required=True, type=Path, help="folder of the run")
+    train.add_argument("--seed", type=int, default=42, help="initialisation, order, augmentation (default 42)")
+    train.add_argument("--recipe", choices=("paper", "balanced"), default="paper", help="default: the paper's")
+    train.add_argument("--encoding", choices=tuple(ENCODINGS), default="three-level")
+    train.add_argument("--epochs", type=int, help="default: the recipe's (balanced: 20)")
+    train.add_argument("--epoch-images", type=int, default=0, help="images drawn per epoch (default: all)")
+    train.add_argument("--minutes", type=float, default=float("inf"), help="stop after the epoch that passes this")
+    train.add_argument("--save-every", type=int, default=0, help="also keep a checkpoint every N steps")
+    train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    train.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    train.set_defaults(run=run_train)
+    publish = verbs.add_parser("publish", help="turn a run into a shipped checkpoint with its card")
+    publish.add_argument("--run", dest="folder", required=True, type=Path, help="folder that train wrote")
+    publish.add_argument("--name", required=True, help="name of the checkpoint, as wafer-resnet18-cbam")
+    publish.add_argument("--data", required=True, nargs="+", help="npz files that the run was trained on")
+    publish.add_argument("--val", required=True, help="npz file whose odd positions are the held-out half")
+    publish.add_argument("--out", type=Path, help="folder for weights and card (default: the shipped ones)")
+    publish.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    publish.set_defaults(run=run_publish)
+    verbs.add_parser("list", help="definitions in the zoo").set_defaults(run=run_list)
+    return top
+
+
+def run_list(options: argparse.Namespace) -> None:
+    """One definition a line: name, parameters, what is narrowed."""
+    for entry in ARCHITECTURES.values():
+        count = sum(p.numel() for p in entry.build(9, 1).parameters())
+        sys.stdout.write(f"{entry.name:24}{count:>12,}  {entry.narrowed or 'full size'}\n")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """Read the maps, cut the validation file, train."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    architecture = ARCHITECTURES[options.model]
+    train, early = training_maps(options.data, options.val)
+    recipe: Recipe = architecture.paper
+    if options.recipe == "balanced":
+        recipe = balanced_recipe(architecture, options.epochs or 20, options.epoch_images)
+    elif options.epochs or options.epoch_images:
+        from dataclasses import replace
+
+        recipe = replace(recipe, epochs=options.epochs or recipe.epochs, epoch_images=options.epoch_images)
+    run = new_run(architecture, recipe, options.seed, options.encoding, train)
+    trainer = Trainer(
+        architecture,
+        run,
+        train,
+        early,
+        options.out,
+        torch.device(options.device),
+        options.save_every,
+        print_line,
+        options.bf16,
+        options.minutes,
+    )
+    best = trainer.fit()
+    sys.stdout.write(f"best {recipe.metric} on the early-stopping half: {best:.4f} ({options.out}/best.safetensors)\n")
+
+
+def run_publish(options: argparse.Namespace) -> None:
+    """Write float16 weights and their card, measured on the held-out half and on generated maps."""
+    from models.publish import publish, read_source
+    from models.zoo import WEIGHTS
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    out = options.out or WEIGHTS
+    card = publish(options.folder, options.name, read_source(options.data, options.val), out)
+    for part in card.evaluations:
+        scores = "  ".join(f"{name} {s.value:.4f} [{s.low:.4f}, {s.high:.4f}]" for name, s in part.scores.items())
+        sys.stdout.write(f"{part.data} (n {part.n:,})\n  {scores}\n")
+    sys.stdout.write(f"{out / options.name}.safetensors\n")
+
+
+def training_maps(data: list[str], val: str) -> tuple[WaferMaps, WaferMaps]:
+    """(training maps of all files, early-stopping half of the validation file)."""
+    parts = [read_npz(path) for path in data]
+    early, _ = split_validation(read_npz(val), parts)
+    return join(parts), early
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Architectures of our own that timm does not have."""

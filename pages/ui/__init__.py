@@ -1,0 +1,1 @@
+"""What pages share: resources, links, pickers, charts. The only bridge between Streamlit and the core."""

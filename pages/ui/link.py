@@ -1,0 +1,42 @@
+"""The link is the state: one audit in the words of its URL, kept in step with the page's widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+DEFAULTS = {
+    "checkpoint": "wafer-vit-tiny",
+    "explainer": "rollout",
+    "fill": "zero",
+    "image": "synthetic:sample:3",
+    "target": "predicted",
+    "steps": "20",
+    "patch": "1",
+    "direction": "most",
+    "quantity": "probability",
+    "controls": "8",
+    "seed": "0",
+    "precision": "fp32",
+}
+
+
+def words(page: str) -> tuple[dict[str, str], bool]:
+    """(the audit in words, whether it is news to the widgets): a link that was opened, else what was here last."""
+    last = f"{page}.written"
+    asked = {name: value for name, value in st.query_params.to_dict().items() if name in DEFAULTS}
+    known = st.session_state.get(f"{page}.words")
+    if asked and asked != st.session_state.get(last):
+        return {**DEFAULTS, **asked}, True
+    return dict(known or DEFAULTS), known is None
+
+
+def remember(page: str, current: Mapping[str, str]) -> None:
+    """Write what differs from the defaults into the URL (the four names always), and keep it for page switches."""
+    named = ("checkpoint", "explainer", "fill", "image")
+    shown = {name: value for name, value in current.items() if name in named or value != DEFAULTS[name]}
+    st.session_state[f"{page}.words"] = dict(current)
+    st.session_state[f"{page}.written"] = shown
+    if st.query_params.to_dict() != shown:
+        st.query_params.from_dict(shown)

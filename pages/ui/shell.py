@@ -1,0 +1,30 @@
+"""The frame around every page: titles, the guard against running a page without app.py, the running jobs."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+TITLES = {"home": "Triplecheck", "spot_audit": "Spot audit", "compare": "Compare", "checkpoints": "Checkpoints"}
+
+
+def open_asked_page(pages: dict[str, StreamlitPage]) -> None:
+    """Mark that app.py ran; follow a page that was asked for before it could."""
+    st.session_state["shell"] = True
+    asked = st.query_params.get("page")
+    if asked in pages and asked != "home":
+        rest = {name: value for name, value in st.query_params.to_dict().items() if name != "page"}
+        st.switch_page(pages[asked], query_params=rest)
+
+
+def through_app(name: str) -> None:
+    """Call first in every page. On a fresh server Streamlit serves a deep link to a file of ``pages/`` without
+    running app.py: go through it, and come back to page ``name`` with the link's parameters."""
+    if "shell" not in st.session_state:
+        st.switch_page("app.py", query_params={**st.query_params.to_dict(), "page": name})
+
+
+def title(text: str, question: str) -> None:
+    """Heading and the one question that the page answers."""
+    st.title(text, anchor=False)
+    st.caption(question)

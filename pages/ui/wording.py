@@ -1,0 +1,56 @@
+"""How numbers, directions and badges are written, everywhere the same."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from audit_core.types import Effect
+
+DIRECTIONS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
+BADGES = {
+    "native": (":material/link:", "blue"),
+    "adapted": (":material/alt_route:", "orange"),
+    "mismatched": (":material/link_off:", "red"),
+    "model-agnostic": (":material/visibility_off:", "violet"),
+    "control": (":material/casino:", "gray"),
+    "supported": (":material/check_circle:", "blue"),
+    "qualified": (":material/rule:", "orange"),
+    "not supported": (":material/cancel:", "red"),
+    "not computable": (":material/block:", "gray"),
+}
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash for what cannot be computed."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}"
+
+
+def interval(effect: Effect) -> str:
+    """Value with sign, 95 % interval and n."""
+    return f"{effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}], n = {effect.n}"
+
+
+def percent(value: float) -> str:
+    """A probability as a percentage."""
+    return f"{100 * value:.1f} %"
+
+
+def plain(text: str) -> str:
+    """Text from outside, so that Markdown shows it literally."""
+    special = "\\`*_{}[]()<>#+-.!|~$:"
+    return "".join("\\" + letter if letter in special else letter for letter in str(text))
+
+
+def badge(word: str, why: str = "") -> None:
+    """Text, shape and colour for a readout relation or a verdict."""
+    icon, colour = BADGES[word]
+    st.badge(word, icon=icon, color=colour, help=why or None)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words for a progress line."""
+    if seconds is None:
+        return "estimating time left"
+    return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
