@@ -11,4 +11,5 @@ pages = {
 }
 chosen = st.navigation(list(pages.values()), position="top")
 shell.open_asked_page(pages)
+shell.heartbeat(chosen.url_path)
 chosen.run()

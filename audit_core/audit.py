@@ -29,18 +29,20 @@ from audit_core.curves import (
     score_points,
     table,
 )
-from audit_core.errors import InvalidParameter, Refused
+from audit_core.errors import BadData, BadImage, InvalidParameter, Refused
 from audit_core.explainers import EXPLAINERS, Explainer
 from audit_core.explainers.rise import RISE
 from audit_core.fills import FILLS
 from audit_core.fills.base import Fill, FillContext
-from audit_core.keys import Choice, key
+from audit_core.keys import Choice, canonical, key
 from audit_core.readouts import relation
 from audit_core.record import AuditRecord, Controls, StepProbabilities, from_json
-from audit_core.types import Attribution, AuditSpec, Curve, Effect, Triple
+from audit_core.types import Attribution, AuditSpec, Curve, Effect, SourceImage, Triple
 from audit_core.workbench import Subject, Workbench, fill_context
 from models.cards import ModelCard
 
+SETTINGS = tuple(name for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image"))
+ALL_CLASSES = 64  # a model of more classes keeps the maps of some only, so those depend on the target
 KEPT_CLASSES = 12  # class probabilities kept along the curves
 FIRST_BATCH = 8  # images in the first batch of a curve, so that the first points show at once
 
@@ -67,7 +69,7 @@ def silent(fraction: float, message: str, partial: Partial) -> None:
 
 
 def spec(checkpoint: str, explainer: str, fill: str, image: str, **settings: Any) -> AuditSpec:
-    """An :class:`AuditSpec` from words, e.g. ``spec("wafer-vit-tiny", "rise:n_masks=500", "blur", "synthetic:sample:3")``.
+    """An :class:`AuditSpec` from words: ``spec("wafer-vit-tiny", "rise:n_masks=500", "blur", "synthetic:sample:3")``.
 
     settings: the other fields of AuditSpec. Names and parameters are checked and written out in full.
     """
@@ -89,44 +91,32 @@ class Prepared:
     @property
     def key(self) -> str:
         """Identity of the result: cache key, job id and record key."""
+        spec, subject = self.spec, self.subject
+        settings = {name: getattr(spec, name) for name in SETTINGS}
+        # Only a fill that needs more than the card depends on what the image's data set offers.
         informed = self.fill.refuse(FillContext(self.card.mean, self.card.std)) is not None
-        background = {"mean": self.subject.mean, "nominal": self.subject.nominal} if informed else {}
-        return key(
-            kind="audit",
-            **self._identity(),
-            fill=self.spec.triple.fill,
-            background=background,
-            settings=self._settings(),
-        )
+        background = canonical({"mean": subject.mean, "nominal": subject.nominal}) if informed else {}
+        return key(kind="audit", **self._cause(), fill=spec.triple.fill, background=background, settings=settings)
 
     @property
     def map_key(self) -> str:
         """Identity of the attribution alone, which all fills share (and all targets, where the method gives all)."""
-        wide = self.explainer.all_classes and len(self.card.classes) <= 64
-        return key(
-            kind="map",
-            **self._identity(),
-            target="all" if wide else self.spec.target,
-            seed=self.spec.seed,
-            precision=self.spec.precision,
-        )
+        wide = self.explainer.all_classes and len(self.card.classes) <= ALL_CLASSES
+        target, spec = "all" if wide else self.spec.target, self.spec
+        return key(kind="map", **self._cause(), target=target, seed=spec.seed, precision=spec.precision)
 
-    def _identity(self) -> dict[str, Any]:
-        card, subject = self.card, self.subject
+    def _cause(self) -> dict[str, Any]:
+        """What an attribution follows from, besides seed and target."""
+        card = self.card
         return {
             "weights": card.weights_sha256,
             "architecture": card.architecture,
-            "mean": list(card.mean),
-            "std": list(card.std),
+            "normalisation": [list(card.mean), list(card.std)],
             "classes": list(card.classes),
-            "image": subject.digest,
+            "image": self.subject.digest,
+            "label": self.subject.label if self.spec.target == "label" else None,
             "explainer": self.spec.triple.explainer,
-            "label": subject.label if self.spec.target == "label" else None,
         }
-
-    def _settings(self) -> dict[str, Any]:
-        spec = self.spec
-        return {name: getattr(spec, name) for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image")}
 
 
 def prepare(spec: AuditSpec, bench: Workbench) -> Prepared:
@@ -180,7 +170,7 @@ def run(spec: AuditSpec, bench: Workbench, report: Report = silent, fresh: bool 
     with classifier.lock, untouched_random_state():
         record = compute(prepared, classifier, bench, report, fresh)
     if not fresh:
-        bench.store.put_json(f"record:{prepared.key}", record.to_json())
+        bench.keep(lambda: bench.store.put_json(f"record:{prepared.key}", record.to_json()))
     return record
 
 
@@ -199,8 +189,9 @@ def compute(
     badge = relation(prepared.explainer.reads, card, str(getattr(prepared.explainer, "layer", "")))
     provenance = make_provenance(prepared, classifier)
     if spec.precision == "bf16":
-        full = bench.classifier(spec.triple.checkpoint).logits(pixels)[0].softmax(0).cpu()
-        provenance["largest_difference_from_fp32"] = float((logits.softmax(0) - full).abs().max())
+        provenance["largest_difference_from_fp32"] = precision_gap(
+            prepared, classifier, bench, pixels, attribution.values[0]
+        )
     return AuditRecord(
         key=prepared.key,
         spec=spec,
@@ -275,7 +266,8 @@ def explain(
         )
     if not fresh:
         extra = {f"extra_{name}": np.asarray(value) for name, value in found.extra.items()}
-        bench.store.put_arrays(f"map:{prepared.map_key}", {**arrays, **extra, "signed": np.array(found.signed)})
+        arrays |= {**extra, "signed": np.array(found.signed)}
+        bench.keep(lambda: bench.store.put_arrays(f"map:{prepared.map_key}", arrays))
     return found
 
 
@@ -316,6 +308,24 @@ def score_curves(
             0.5 + 0.5 * done, "Scoring the curves", _partial(values, share[0], scores[:, target], lookup, spec.quantity)
         )
     return _scored(scores, share, lookup, target, classifier, prepared)
+
+
+def precision_gap(
+    prepared: Prepared, classifier: Classifier, bench: Workbench, pixels: torch.Tensor, values: np.ndarray
+) -> float:
+    """Largest difference of any class probability between this precision and fp32 along the deletion curve."""
+    spec, full = prepared.spec, bench.classifier(prepared.spec.triple.checkpoint)
+    rank = torch.from_numpy(rank_pixels(values, spec.patch, spec.direction, spec.seed)).to(classifier.device)
+    at = torch.from_numpy(cuts(int(rank.max()) + 1, spec.steps)).to(classifier.device)
+    changed = changed_pixels(rank.expand(len(at), -1, -1), torch.zeros_like(at), at)
+    substrate = prepared.fill.substrate(pixels, prepared.context)
+    images = prepared.fill.apply(pixels.expand(len(at), -1, -1, -1), changed, substrate.expand(len(at), -1, -1, -1))
+    with full.lock:
+        gaps = [
+            (classifier.predict(part).softmax(1) - full.predict(part).softmax(1)).abs().max()
+            for part in images.split(64)
+        ]
+    return float(max(gaps))
 
 
 def orders(spec: AuditSpec, values: np.ndarray) -> np.ndarray:
@@ -440,20 +450,33 @@ def _version(package: str) -> str:
 
 
 def perturbed(record: AuditRecord, bench: Workbench, curve: str, step: int) -> np.ndarray:
-    """The exact image the model saw at one step, float32 (channels, rows, columns); curve: "deletion" or "insertion"."""
+    """The exact image the model saw at a step of "deletion" or "insertion", float32 (channels, rows, columns)."""
     if curve not in ("deletion", "insertion") or not 0 <= step < len(record.deletion.fraction):
         raise InvalidParameter(
             f"curve must be deletion or insertion and step within 0 to {len(record.deletion.fraction) - 1}"
         )
     card = bench.card(record.spec.triple.checkpoint)
     fill = FILLS.build(record.spec.triple.fill)
-    context = fill_context(bench.subject(record.spec.image, card), card, record.spec.seed)
+    context = fill_context(bench.subject(with_image(record, bench).image, card), card, record.spec.seed)
     rank = torch.from_numpy(rank_pixels(record.values, record.spec.patch, record.spec.direction, record.spec.seed))
     at = cuts(int(rank.max()) + 1, record.spec.steps)
     low, high = (0, int(at[step])) if curve == "deletion" else (int(at[step]), int(at[-1]))
     pixels = torch.from_numpy(np.array(record.pixels))[None]
     changed = changed_pixels(rank[None], torch.tensor([low]), torch.tensor([high]))
     return fill.apply(pixels, changed, fill.substrate(pixels, context))[0].numpy()
+
+
+def with_image(record: AuditRecord, bench: Workbench) -> AuditSpec:
+    """The record's spec, its image replaced by the recorded model input where the upload is gone."""
+    try:
+        bench.source(record.spec.image)
+    except (BadData, BadImage):
+        values = np.array(record.pixels).transpose(1, 2, 0)
+        if values.shape[2] not in (1, 3):
+            raise
+        name = str(record.provenance.get("image", "recorded input"))
+        return replace(record.spec, image=bench.keep_image(SourceImage(values, False, name)))
+    return record.spec
 
 
 @dataclass(frozen=True)
@@ -472,8 +495,11 @@ TOLERANCE = 1e-4  # of probabilities and maps between machines; on one machine d
 
 
 def verify(record: AuditRecord, bench: Workbench, report: Report = silent) -> Verification:
-    """Recompute a record from its spec and compare map, curves and areas."""
-    again = run(record.spec, bench, report, fresh=True)
+    """Recompute a record and compare map, curves and random orders.
+
+    An upload that is no longer in the store is rebuilt from the model input that the record carries.
+    """
+    again = run(with_image(record, bench), bench, report, fresh=True)
     scale = max(float(np.abs(record.values).max()), 1e-12)
     maps = (
         float(np.abs(record.values - again.values).max()) / scale

@@ -165,6 +165,8 @@ def run_audit(options: argparse.Namespace) -> None:
     }
     wanted = audit.spec(checkpoint, options.explainer, options.fill, image_reference(options.image, bench), **settings)
     record = audit.run(wanted, bench)
+    if bench.problem:
+        sys.stderr.write(f"{bench.problem}\n")
     if options.out:
         from audit_core.export import write_all
 

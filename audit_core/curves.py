@@ -65,7 +65,7 @@ def fractions(rank: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Points:
-    """Perturbed images to score: image ``image[i]`` with the pixels of order ``order[i]`` ranked in [low, high) changed."""
+    """Perturbed images to score: ``image[i]`` with the pixels changed that ``order[i]`` ranks in [low, high)."""
 
     image: np.ndarray
     order: np.ndarray

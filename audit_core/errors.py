@@ -13,7 +13,7 @@ class UnknownName(AuditError, LookupError):
 
 
 class InvalidParameter(AuditError, ValueError):
-    """A parameter that is unknown, of the wrong type or out of range: "fill 'blur': sigma must be in [0.1, 50] px, got -1"."""
+    """A parameter that is unknown, of the wrong type or out of range: "sigma must be in [0.1, 50] px, got -1"."""
 
 
 class BadImage(AuditError, ValueError):

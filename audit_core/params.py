@@ -46,7 +46,7 @@ class Parameter:
     limit: Between | OneOf | Note
 
     def parse(self, value: Any, owner: str) -> Scalar:
-        """Check ``value`` (a string is converted) and return it as ``type``; ``InvalidParameter`` says what is wrong."""
+        """Check ``value`` (words are converted) and return it as ``type``; ``InvalidParameter`` says what is wrong."""
         parsed = self._convert(value, owner)
         if isinstance(self.limit, OneOf) and parsed not in self.limit.options:
             raise InvalidParameter(

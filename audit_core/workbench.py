@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from audit_core.classifier import Classifier, pick_device
 from audit_core.data import dataset_of
-from audit_core.errors import BadCheckpoint, BadImage, UnknownName
+from audit_core.errors import BadCheckpoint, BadImage, StoreError, UnknownName
 from audit_core.fills.base import FillContext
 from audit_core.images import input_digest, prepare, read_image
 from audit_core.keys import key
@@ -60,6 +60,15 @@ class Workbench:
         self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
         self._cards: dict[str, ModelCard] = {}
         self._lock = threading.RLock()
+        self.problem = ""
+
+    def keep(self, put: Callable[[], None]) -> None:
+        """Store a result if the store takes it; a full or broken one is remembered in ``problem``, nothing is lost."""
+        try:
+            put()
+            self.problem = ""
+        except StoreError as error:
+            self.problem = f"{error}; the result is shown but not kept"
 
     def card(self, checkpoint: str) -> ModelCard:
         """The card of a shipped or brought checkpoint; ``UnknownName`` lists what there is."""

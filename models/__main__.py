@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from models import zoo
 from models.architectures import ARCHITECTURES, Recipe
 from models.training import Trainer, balanced_recipe, new_run, print_line
 from models.wafers import ENCODINGS, WaferMaps, join, read_npz, split_validation
@@ -52,15 +53,44 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--out", type=Path, help="folder for weights and card (default: the shipped ones)")
     publish.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     publish.set_defaults(run=run_publish)
-    verbs.add_parser("list", help="definitions in the zoo").set_defaults(run=run_list)
+    listing = verbs.add_parser("list", help="definitions in the zoo, or the shipped checkpoints with --measured")
+    listing.add_argument(
+        "--measured", action="store_true", help="table of what was measured on the shipped checkpoints"
+    )
+    listing.set_defaults(run=run_list)
     return top
 
 
 def run_list(options: argparse.Namespace) -> None:
-    """One definition a line: name, parameters, what is narrowed."""
+    """One definition a line: name, parameters, what is narrowed; or the table of measured scores."""
+    if options.measured:
+        sys.stdout.write(measured_table())
+        return
     for entry in ARCHITECTURES.values():
         count = sum(p.numel() for p in entry.build(9, 1).parameters())
         sys.stdout.write(f"{entry.name:24}{count:>12,}  {entry.narrowed or 'full size'}\n")
+
+
+def measured_table() -> str:
+    """Markdown table of the shipped checkpoints: size and scores with 95 % intervals, read from their cards."""
+    heads = (
+        "checkpoint",
+        "parameters",
+        "macro-F1, held-out",
+        "balanced accuracy",
+        "accuracy",
+        "calibration error",
+        "macro-F1, synthetic",
+    )
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for card in map(zoo.card, zoo.names()):
+        held_out, synthetic = card.evaluations
+        shown = [held_out.scores[name] for name in ("macro_f1", "balanced_accuracy", "accuracy", "calibration_error")]
+        cells = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in (*shown, synthetic.scores["macro_f1"])]
+        rows.append(f"| {card.name} ({card.family}) | {card.parameters:,} | " + " | ".join(cells) + " |")
+    sizes = {(card.evaluations[0].n, card.evaluations[1].n) for card in map(zoo.card, zoo.names())}
+    note = "; ".join(f"n = {real:,} held-out maps, {made:,} synthetic maps" for real, made in sorted(sizes))
+    return "\n".join([*rows, "", f"{note}. Calibration error: lower is better; all others: higher is better.", ""])
 
 
 def run_train(options: argparse.Namespace) -> None:

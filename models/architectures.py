@@ -53,7 +53,7 @@ class Architecture:
     token_dropout: float = 0.0
 
 
-def _vit(dim: int, depth: int, heads: int) -> Callable[[int, int], nn.Module]:
+def _vit(dim: int, depth: int, heads: int, dropout: float = 0.0) -> Callable[[int, int], nn.Module]:
     def build(num_classes: int, in_chans: int) -> nn.Module:
         return timm.create_model(
             "vit_tiny_patch16_224",
@@ -65,13 +65,15 @@ def _vit(dim: int, depth: int, heads: int) -> Callable[[int, int], nn.Module]:
             embed_dim=dim,
             depth=depth,
             num_heads=heads,
-            drop_rate=0.0,
+            drop_rate=dropout,
         )
 
     return build
 
 
-def _swin(dim: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> Callable[[int, int], nn.Module]:
+def _swin(
+    dim: int, depths: tuple[int, ...], heads: tuple[int, ...], dropout: float = 0.0
+) -> Callable[[int, int], nn.Module]:
     def build(num_classes: int, in_chans: int) -> nn.Module:
         return timm.create_model(
             "swin_tiny_patch4_window7_224",
@@ -83,15 +85,21 @@ def _swin(dim: int, depths: tuple[int, ...], heads: tuple[int, ...]) -> Callable
             embed_dim=dim,
             depths=depths,
             num_heads=heads,
+            drop_rate=dropout,
         )
 
     return build
 
 
-def _densenet(growth: int) -> Callable[[int, int], nn.Module]:
+def _densenet(growth: int, dropout: float = 0.0) -> Callable[[int, int], nn.Module]:
     def build(num_classes: int, in_chans: int) -> nn.Module:
         return timm.create_model(
-            "densenet121", pretrained=False, in_chans=in_chans, num_classes=num_classes, growth_rate=growth
+            "densenet121",
+            pretrained=False,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            growth_rate=growth,
+            drop_rate=dropout,
         )
 
     return build
@@ -123,7 +131,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             "vit_tiny",
             "ViT-Tiny",
-            _vit(192, 12, 3),
+            _vit(192, 12, 3, 0.3),
             _vit_layers(12),
             "CLS token",
             "global",
@@ -145,7 +153,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             "swin_tiny",
             "Swin-Tiny",
-            _swin(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+            _swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.3),
             _SWIN_LAYERS,
             "global average pool",
             "windowed",
@@ -186,7 +194,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture(
             "densenet121",
             "DenseNet121",
-            _densenet(32),
+            _densenet(32, 0.5),
             _DENSE_LAYERS,
             "global average pool",
             "none",

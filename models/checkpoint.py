@@ -335,11 +335,16 @@ def _build_ours(arch: str, num_classes: int, in_chans: int, img_size: int | None
     return module
 
 
+def architecture_names() -> list[str]:
+    """Every architecture that a checkpoint can be loaded into: ours first, then all of timm's."""
+    return [*ARCHITECTURES, *timm.list_models()]
+
+
 def known_architecture(arch: str) -> None:
     """Raise :class:`CheckpointError` with the nearest names unless ``arch`` is ours or one of timm's."""
     if arch in ARCHITECTURES or (":" not in arch and "/" not in arch and timm.is_model(arch)):
         return
-    near = difflib.get_close_matches(arch, [*ARCHITECTURES, *timm.list_models()], n=3)
+    near = difflib.get_close_matches(arch, architecture_names(), n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "timm.list_models() lists the names that exist"
     raise CheckpointError(
         f"no architecture is called {arch!r}; {hint} (ours: {', '.join(sorted(ARCHITECTURES))}; any of timm's)"

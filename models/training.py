@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.layers import PatchDropout
 from torch import nn
+from tqdm import tqdm
 
 from models.architectures import Architecture, Recipe
 from models.scores import balanced_accuracy, macro_f1
@@ -146,7 +147,9 @@ class Trainer:
         recipe, total = self.run.recipe, 0.0
         self.model.train()
         self.set_token_dropout()
-        for order in self.batches():
+        name = f"epoch {self.progress.epoch + 1}/{recipe.epochs}"
+        # disable=None: a bar on a terminal, silence in a log file.
+        for order in tqdm(self.batches(), name, self.steps_per_epoch, leave=False, disable=None, unit="batch"):
             images, labels = self.batch(order)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits = self.model(images)

@@ -25,8 +25,13 @@ if labels:
         with tab:
             if place < len(shipped):
                 card = shipped[place]
-                st.page_link("pages/spot_audit.py", label="Audit with it", icon=":material/arrow_forward:",
-                             query_params={"checkpoint": card.name, "explainer": "rollout" if card.readout == "CLS token" else "grad-cam"})
+                explainer = "rollout" if card.readout == "CLS token" else "grad-cam"
+                st.page_link(
+                    "pages/spot_audit.py",
+                    label="Audit with it",
+                    icon=":material/arrow_forward:",
+                    query_params={"checkpoint": card.name, "explainer": explainer},
+                )
                 cards.draw(card, f"card.{card.name}")
             else:
                 bring.added(own[place - len(shipped)])
@@ -34,6 +39,7 @@ if labels:
 st.subheader("Add a custom checkpoint", anchor=False)
 st.markdown(
     "Weights of any timm architecture or of ours. They are read as plain tensors, nothing in the file is executed, and "
-    "what nobody declared stands as *unknown* on the card. Only this session lists it; a link to an audit with it opens it."
+    "what nobody declared stands as *unknown* on the card. Only this session lists it; a link to an audit "
+    "with it opens it for others."
 )
 bring.form()

@@ -12,8 +12,9 @@ from pages.ui import charts, machine, wording  # noqa: E402
 
 st.title("Is your model's heatmap telling the truth?", anchor=False)
 st.markdown(
-    "A heatmap is never faithful by itself. Its verdict belongs to the **triple**: the checkpoint, the explainer, and the "
-    "**fill** that stands in for a removed pixel. Change the fill, and the ranking can reverse. Triplecheck shows you when."
+    "A heatmap is never faithful by itself. Its verdict belongs to the **triple**: the checkpoint, the explainer, and "
+    "the **fill** that stands in for a removed pixel. Change the fill, and the ranking can reverse. Triplecheck shows "
+    "you when."
 )
 doors = st.columns(3)
 for column, (target, label, text) in zip(
@@ -37,7 +38,7 @@ judged = verdict(record)
 st.subheader("A finished audit", anchor=False)
 st.caption(
     wording.plain(
-        f"{machine.family(record)} · Attention Rollout · black fill · a generated “{record.classes[record.label]}” wafer"
+        f"{machine.family(record)} · Attention Rollout · black fill · a generated “{record.classes[record.label]}” map"
         if record.label is not None
         else str(record.spec.triple)
     )
@@ -56,7 +57,7 @@ with columns[1]:
     st.plotly_chart(
         charts.heatmap(record.pixels, record.values, record.signed, 0.6, height=260),
         key="home.heatmap",
-        theme=None,
+        theme="streamlit",
         config={"displayModeBar": False},
         alt="Heatmap over the wafer map",
     )
@@ -78,10 +79,11 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.markdown(wording.plain(judged.sentence))
 with st.expander("How to read this", icon=":material/help:"):
     st.markdown(
-        "**Deletion**: the pixels that the heatmap calls most important are replaced first, step by step. If they matter to "
-        "the model, its score falls early, and the area under the curve (AUC) is small. **Insertion** starts from the wholly "
-        "filled image and reveals the most important pixels first: the score should rise early. The grey band is what "
-        "*random* orders do: a heatmap that stays inside it knows nothing. The blue line must leave the band, downwards on "
-        "the left chart, upwards on the right one. And all of it holds for **this fill**: open the audit and choose another."
+        "**Deletion**: the pixels that the heatmap calls most important are replaced first, step by step. If they "
+        "matter to the model, its score falls early, and the area under the curve (AUC) is small. **Insertion** starts "
+        "from the wholly filled image and reveals the most important pixels first: the score should rise early. The "
+        "grey band is what *random* orders do: a heatmap that stays inside it knows nothing. The blue line must leave "
+        "the band, downwards on the left chart, upwards on the right one. And all of it holds for **this fill**: open "
+        "the audit and choose another."
     )
 st.caption(machine.line())

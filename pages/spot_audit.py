@@ -19,8 +19,7 @@ bench = resources.bench()
 shell.title("Spot audit", "May I trust this heatmap, here? Change the fill, and see the curve turn.")
 words, news = link.words(PAGE)
 if news or f"{PAGE}.checkpoint" not in st.session_state:
-    for problem in pickers.seed_widgets(PAGE, words):
-        st.warning(wording.plain(problem), icon=":material/link_off:")
+    st.session_state[f"{PAGE}.problems"] = pickers.seed_widgets(PAGE, words)
 
 with st.sidebar:
     checkpoint = pickers.checkpoint(PAGE)
@@ -31,24 +30,32 @@ with st.sidebar:
     target = pickers.target(PAGE, card, labelled=bool(image and not image.startswith("upload:")))
     settings = pickers.settings(PAGE)
 
+before, words = (
+    words,
+    {
+        **words,
+        "checkpoint": checkpoint,
+        "explainer": str(explainer),
+        "fill": str(fill),
+        "image": image or "",
+        "target": target,
+        **settings,
+    },
+)
+if not news and words != before:
+    st.session_state.pop(f"{PAGE}.problems", None)
+for problem in st.session_state.get(f"{PAGE}.problems", []):
+    st.warning(wording.plain(problem), icon=":material/link_off:")
 if opened.banner(PAGE):
     st.stop()
 if image is None:
     st.info(
-        "Drop an image into the left rail to audit it: the curves start by themselves. On a narrow screen, open the rail with »",
+        "Drop an image into the left rail to audit it: the curves start by themselves. "
+        "On a narrow screen, open the rail with »",
         icon=":material/upload:",
     )
     st.stop()
 
-words = {
-    **words,
-    "checkpoint": checkpoint,
-    "explainer": str(explainer),
-    "fill": str(fill),
-    "image": image,
-    "target": target,
-    **settings,
-}
 link.remember(PAGE, words)
 numbers = {name: int(settings[name]) for name in ("steps", "patch", "controls", "seed")}
 spec = AuditSpec(
@@ -84,27 +91,19 @@ record = work.finished(prepared)
 if record is None:
     cost = prepared.explainer.cost(card)
     forwards = cost.forwards + 2 + 2 * (spec.steps - 1) * (1 + spec.controls)
-    if work.left(prepared.key):
-        st.button(
-            "Run audit",
-            type="primary",
-            key=f"{PAGE}.run",
-            on_click=work.resume,
-            args=(prepared.key,),
-            icon=":material/play_arrow:",
-        )
-    else:
-        try:
-            work.submit(prepared)
-        except AuditError as problem:
-            st.error(wording.plain(str(problem)), icon=":material/error:")
+    work.start(prepared, PAGE)
     st.caption(f"At most {forwards:,} forwards and {cost.backwards} backwards.")
     work.panel(prepared.key, result.draw_partial)
     st.stop()
 
+if bench.problem:
+    st.warning(wording.plain(bench.problem), icon=":material/save:")
 result.draw(record, PAGE)
 fills_row.draw(prepared, record, PAGE)
 st.subheader("Take it along", anchor=False)
 result.downloads(record, PAGE)
-st.caption("The address of this page is the audit: send it, and it opens the very same one.")
+st.caption(
+    "This link opens the very same audit; an uploaded image opens by its content hash, as long as this server has it."
+)
+st.code(link.address(), language=None, wrap_lines=True)
 result.provenance(record)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(1)  # small models gain nothing from more, and busy machines lose much
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +27,6 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True)
 def _global_random_state_untouched():
     """Fail a test after which the global numpy, torch or Python generator has moved."""
-    import torch
-
     before = (random.getstate(), str(np.random.get_state()), torch.random.get_rng_state())  # noqa: NPY002
     yield
     after = (random.getstate(), str(np.random.get_state()), torch.random.get_rng_state())  # noqa: NPY002

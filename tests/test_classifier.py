@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import tiny
 import torch
@@ -91,7 +93,7 @@ def test_stream_covers_every_image_once_in_order() -> None:
         torch.testing.assert_close(logits, value[:, None] * torch.arange(3.0))
     assert covered == list(range(150))
     assert asked[0] == (0, 3)
-    assert all(stop == start for (_, stop), (start, _) in zip(asked, asked[1:], strict=False))
+    assert all(stop == start for (_, stop), (start, _) in pairwise(asked))
     assert found.forwards == 150
 
 

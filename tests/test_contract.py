@@ -309,12 +309,13 @@ def test_fill_changes_exactly_the_changed_pixels(name: str, channels: int) -> No
 @pytest.mark.parametrize("name", FILLS)
 def test_fill_is_deterministic_and_leaves_its_input_alone(name: str) -> None:
     pixels, changed, about = tiny.images(4), some_changed(4), context()
-    kept = [t.clone() for t in (pixels, changed, about.dataset_mean, about.reference)]
+    given = (pixels, changed, about.dataset_mean, about.reference)
+    kept = [tensor.clone() for tensor in given]
     first = filled(name, pixels, changed, about)
     assert torch.equal(first, filled(name, pixels, changed, about))
     substrate = FILLS.build(Choice(name)).substrate(pixels, about)
     substrate.fill_(7)  # a caller's own tensor
-    assert all(torch.equal(a, b) for a, b in zip(kept, (pixels, changed, about.dataset_mean, about.reference), strict=True))
+    assert all(torch.equal(before, after) for before, after in zip(kept, given, strict=True))
     assert torch.equal(first, filled(name, pixels, changed, about))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_coarse_to_fine_takes_each_step_once(steps: int) -> None:
     found = coarse_to_fine(steps)
     assert sorted(found) == list(range(1, steps))
     gaps = [max(np.diff(sorted([0, *found[:n], steps]))) for n in (0, 1, 3, 7) if n < steps]
-    assert all(finer <= -(-coarser // 2) for coarser, finer in zip(gaps, gaps[1:], strict=False))
+    assert all(finer <= -(-coarser // 2) for coarser, finer in pairwise(gaps))
 
 
 @given(st.integers(1, 5000), st.integers(1, 300))
@@ -297,7 +298,7 @@ def prepared(pair: tuple, image: torch.Tensor, **changes: object) -> Prepared:
     clean = np.zeros_like(image[0].numpy())
     subject = Subject(SourceImage(np.zeros((4, 4), np.uint8), True, "x"), None, image[0].numpy(), None, clean)
     context = FillContext(card.mean, card.std)
-    return Prepared(spec, card, subject, EXPLAINERS.build(spec.triple.explainer), FILLS.build(spec.triple.fill), context)
+    return Prepared(spec, card, subject, EXPLAINERS.build(triple.explainer), FILLS.build(triple.fill), context)
 
 
 @pytest.mark.parametrize("quantity", ["probability", "logit"])
@@ -339,8 +340,8 @@ def test_random_orders_differ_and_follow_the_seed() -> None:
 def test_maps_are_shared_between_fills_and_curve_settings_but_not_between_images_and_seeds() -> None:
     pair, image = tiny.cnn(), tiny.images(1)
     base = prepared(pair, image)
-    same = [{"fill": "zero"}, {"fill": "reference"}, {"steps": 10}, {"patch": 2}, {"quantity": "logit"}, {"controls": 1}]
-    for change in same:
+    fills = [{"fill": "zero"}, {"fill": "reference"}]
+    for change in (*fills, {"steps": 10}, {"patch": 2}, {"quantity": "logit"}, {"controls": 1}):
         other = prepared(pair, image, **change)
         assert other.map_key == base.map_key, change
         assert other.key != base.key, change

@@ -63,7 +63,7 @@ class InputIntensity(Control):
 @EXPLAINERS.register("centre-prior")
 @dataclass(frozen=True)
 class CentrePrior(Control):
-    """Centre prior: 1 in the middle, falling with distance as a Gaussian of a quarter of the side. Blind to the image."""
+    """Centre prior: 1 in the middle, falling as a Gaussian of a quarter of the side. Blind to the image."""
 
     title: ClassVar[str] = "Centre prior (control)"
     reads: ClassVar[str] = "nothing"

@@ -169,7 +169,7 @@ class _Sums:
         self.count = [0, 0]
 
     def add(self, scores: torch.Tensor, keep: torch.Tensor) -> None:
-        """Add one block: scores (block, classes), keep (block, rows, columns); even masks to one half, odd to the other."""
+        """Add a block: scores (block, classes), keep (block, rows, columns); odd and even masks to separate halves."""
         flat, scores = keep.flatten(1).double(), scores.double()
         for half in (0, 1):
             part, score = flat[half::2], scores[half::2]

@@ -75,7 +75,8 @@ class AttentionRollout(Explainer):
         last = self.last_layer or len(seen)
         if not self.first_layer <= last <= len(seen):
             raise InvalidParameter(
-                f"layers {self.first_layer} to {last} were asked for, the model has {len(seen)}; choose within 1 to {len(seen)}"
+                f"layers {self.first_layer} to {last} were asked for, the model has {len(seen)}; "
+                f"choose within 1 to {len(seen)}"
             )
         return seen[self.first_layer - 1 : last]
 

@@ -9,17 +9,31 @@ import streamlit as st
 from audit_core.errors import AuditError, InvalidParameter
 from pages.ui import cards, resources, wording
 
+LIMITS = (
+    ("Number of classes", "num_classes", 2, 100_000),
+    ("Channels", "in_chans", 1, 64),
+    ("Image side (px)", "img_size", 8, 2048),
+)
+WORDS = {
+    "num_classes": "number of classes",
+    "in_chans": "channels",
+    "img_size": "image side",
+    "mean": "mean",
+    "std": "standard deviation",
+    "classes": "class names",
+}
+DECLARED = (
+    "Pixels are in [0, 1]; the network sees (pixel − mean) / deviation. Empty: as timm declares for the architecture."
+)
 OPTIONS = {"--num-classes": "Number of classes:", "--in-chans": "Channels:", "--img-size": "Image side (px):"}
 
 
 @st.cache_data(show_spinner="Reading the list of architectures …", max_entries=1)
 def architectures() -> list[str]:
     """Our definitions, then all of timm's."""
-    import timm
+    from models.checkpoint import architecture_names
 
-    from models.architectures import ARCHITECTURES
-
-    return [*ARCHITECTURES, *timm.list_models()]
+    return architecture_names()
 
 
 def brought() -> list[str]:
@@ -40,21 +54,35 @@ def form() -> None:
     """The uploader and what cannot be read off the weights; adds the checkpoint or says what is wrong."""
     with st.form("bring", border=True):
         file = st.file_uploader(
-            "Weights: .safetensors, .pt or .pth (at most 200 MB)", key="bring.file", max_upload_size=200,
+            "Weights: .safetensors, .pt or .pth (at most 200 MB)",
+            key="bring.file",
+            max_upload_size=200,
             help="Read as plain tensors only: nothing in the file is executed. A pickle with anything else is refused.",
         )
-        arch = st.selectbox("Architecture", architectures(), index=None, key="bring.arch", accept_new_options=True,
-                            placeholder="Type a name, such as resnet18 or vit_tiny_patch16_224",
-                            help="One of ours or any of timm's: the one that the weights were trained with.")
-        columns = st.columns(3)
-        limits = (("Number of classes", "num_classes", 2, 100_000), ("Channels", "in_chans", 1, 64), ("Image side (px)", "img_size", 8, 2048))
-        numbers = {key: column.number_input(label, low, high, None, 1, key=f"bring.{key}", placeholder="read off the weights")
-                   for column, (label, key, low, high) in zip(columns, limits, strict=True)}
+        arch = st.selectbox(
+            "Architecture",
+            architectures(),
+            index=None,
+            key="bring.arch",
+            accept_new_options=True,
+            placeholder="Type a name, such as resnet18 or vit_tiny_patch16_224",
+            help="One of ours or any of timm's: the one that the weights were trained with.",
+        )
+        numbers = {
+            key: column.number_input(label, low, high, None, 1, key=f"bring.{key}", placeholder="read off the weights")
+            for column, (label, key, low, high) in zip(st.columns(3), LIMITS, strict=True)
+        }
         left, right = st.columns(2)
-        mean = left.text_input("Mean per channel", key="bring.mean", placeholder="as the architecture declares, e.g. 0.485, 0.456, 0.406")
-        std = right.text_input("Standard deviation per channel", key="bring.std", placeholder="as the architecture declares, e.g. 0.229, 0.224, 0.225")
-        names = st.text_area("Class names, one per line, in the order of the head (or drop a text file below)", key="bring.names",
-                             height=100, placeholder="class 0\nclass 1\n…")
+        mean = left.text_input("Mean per channel", key="bring.mean", placeholder="0.485, 0.456, 0.406", help=DECLARED)
+        std = right.text_input(
+            "Standard deviation per channel", key="bring.std", placeholder="0.229, 0.224, 0.225", help=DECLARED
+        )
+        names = st.text_area(
+            "Class names, one per line, in the order of the head (or drop a text file below)",
+            key="bring.names",
+            height=100,
+            placeholder="class 0\nclass 1\n…",
+        )
         listed = st.file_uploader("Class names as a text file", key="bring.listed", max_upload_size=1)
         sent = st.form_submit_button("Add checkpoint", type="primary", icon=":material/add:", key="bring.add")
     if sent:
@@ -68,8 +96,14 @@ def _take(file, arch: str | None, numbers: dict[str, int | None], mean: str, std
         if not (arch or "").strip():
             raise InvalidParameter("no architecture was named; type the one that the weights were trained with")
         with st.spinner("Reading and fitting the weights …"):
+            center, spread = _floats("mean", mean), _floats("standard deviation", std)
             reference = resources.bench().add_checkpoint(
-                file.getvalue(), file.name, arch.strip(), **numbers, mean=_floats("mean", mean), std=_floats("standard deviation", std),
+                file.getvalue(),
+                file.name,
+                arch.strip(),
+                **numbers,
+                mean=center,
+                std=spread,
                 classes=_names(names, listed),
             )
     except AuditError as problem:
@@ -103,19 +137,21 @@ def _names(text: str, listed) -> list[str] | None:
         try:
             text = listed.getvalue().decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise InvalidParameter("the file of class names is not text in UTF-8; save it as plain text, one name per line") from None
+            raise InvalidParameter(
+                "the class names are not UTF-8 text; save them as plain text, one per line"
+            ) from None
     return [line.strip() for line in text.splitlines() if line.strip()] or None
 
 
 def assumed(reference: str) -> str:
     """What was not declared when the checkpoint was added, in one sentence; "" when all was."""
     raw = resources.bench().store.get_json(f"card:{reference}")
-    words = {"num_classes": "number of classes", "in_chans": "channels", "img_size": "image side", "mean": "mean", "std": "standard deviation",
-             "classes": "class names"}
-    missing = [words[name] for name, value in (raw or {}).get("options", {}).items() if name in words and value is None]
+    missing = [WORDS[name] for name, value in (raw or {}).get("options", {}).items() if name in WORDS and value is None]
     if not missing:
         return ""
-    return f"Not declared when it was added, so read off the weights or taken from the architecture: {', '.join(missing)}. Check them below."
+    return (
+        f"Not declared, so read off the weights or taken from the architecture: {', '.join(missing)}. Check them below."
+    )
 
 
 def added(reference: str) -> None:

@@ -172,7 +172,8 @@ def probabilities(names: list[str], values: np.ndarray, target: str) -> dict:
         for n, p in zip(names, values, strict=True)
     ]
     colour = {"condition": {"test": "datum.own", "value": OWN}, "value": GREY}
-    y = {"field": "class", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 140, "labelOverlap": False}}
+    axis = {"labelLimit": 140, "labelOverlap": False}
+    y = {"field": "class", "type": "nominal", "sort": None, "title": None, "axis": axis}
     x = {
         "field": "probability",
         "type": "quantitative",

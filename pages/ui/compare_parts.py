@@ -20,11 +20,11 @@ from pages.ui import charts, pickers, wording
 from pages.ui.compare_slots import COLOURS, LETTERS
 from pages.ui.result import CURVES
 
-RANK, RAW, OWN = "One: rank", "One: raw", "Each its own"
+RANK, RAW, OWN = "One for all: rank", "One for all: raw values", "Each its own"
 SCALES = {
-    RANK: "One scale for all: every map as the order of its pixels, 0 (least important) to 1. It fits all explainers.",
-    RAW: "One scale for all: raw values on one range. Only maps of the same explainer have the same units.",
-    OWN: "Each its own: raw values on each map's own range. Shapes can be compared, brightness cannot.",
+    RANK: "The order of the pixels, from 0 (least important) to 1 (most): a unit that all explainers share.",
+    RAW: "Raw values on one range. Only maps of the same explainer have the same unit.",
+    OWN: "Raw values, each map on its own range: shapes can be compared, brightness cannot.",
 }
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 SHARE = 0.1  # of the pixels, for the overlap of the tops
@@ -60,13 +60,33 @@ def draw_map(record: AuditRecord, slot: int, scale: str, records: list[AuditReco
         values, signed, limits = record.values, record.signed, None
         title = "evidence (this map)"
     figure = charts.heatmap(record.pixels, values, signed, opacity, span=limits, height=290)
-    figure.update_traces(colorbar={
-        "orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.02, "yanchor": "top", "len": 0.9, "thickness": 9,
-        "nticks": 4, "tickfont": {"size": 11}, "title": {"text": title, "side": "bottom", "font": {"size": 12}},
-    })
+    figure.update_traces(
+        colorbar={
+            "orientation": "h",
+            "x": 0.5,
+            "xanchor": "center",
+            "y": -0.02,
+            "yanchor": "top",
+            "len": 0.9,
+            "thickness": 9,
+            "nticks": 4,
+            "tickfont": {"size": 11},
+            "title": {"text": title, "side": "bottom", "font": {"size": 12}},
+        }
+    )
     figure.update_layout(margin={"l": 2, "r": 2, "t": 2, "b": 52}, font=font())
-    st.plotly_chart(figure, key=f"compare.map.{slot}", theme=None, config={"displayModeBar": False},
-                    alt=f"Heatmap of {LETTERS[slot]} over the input, {title}")
+    st.plotly_chart(
+        figure,
+        key=f"compare.map.{slot}",
+        theme=None,
+        config={"displayModeBar": False},
+        alt=f"Heatmap of {LETTERS[slot]} over the input, {title}",
+    )
+
+
+def _unbroken(text: str) -> str:
+    """No line break inside "n = 8" or an interval."""
+    return text.replace(" = ", "\u00a0=\u00a0").replace(", +", ",\u00a0+").replace(", -", ",\u00a0-")
 
 
 def _these(count: int) -> str:
@@ -79,12 +99,15 @@ def card(record: AuditRecord, shared: Mapping[str, str]) -> None:
     with st.container(horizontal=True, gap="small"):
         wording.badge(judged.word, judged.sentence)
         wording.badge(record.badge, record.badge_sentence)
-    for kind, (title, _, direction) in CURVES.items():
-        effect = record.advantage.get(kind)
+    for kind, (title, _) in CURVES.items():
+        effect, direction = record.advantage.get(kind), wording.DIRECTIONS[record.better(kind)]
         area = wording.number(getattr(record, f"{kind}_auc"))
-        st.markdown(f"{title} AUC {direction[0]} **{area}**",
-                    help=f"Area under the {kind} curve; {direction[2:]}.")
-        st.caption(f"better than random by {wording.interval(effect)}" if effect else "no random level (needs two orders)")
+        st.markdown(f"{title} AUC {direction[0]} **{area}**", help=f"Area under the {kind} curve; {direction[2:]}.")
+        st.caption(
+            f"better than random by {_unbroken(wording.interval(effect))}"
+            if effect
+            else "no random level (needs two orders)"
+        )
     top = float(record.probabilities[record.predicted])
     said = f"Predicts {record.classes[record.predicted]}, {wording.percent(top)}"
     if record.target != record.predicted:
@@ -94,17 +117,26 @@ def card(record: AuditRecord, shared: Mapping[str, str]) -> None:
     for sentence in record.health:
         st.caption(f":material/sick: {wording.plain(sentence)}")
     triple = record.spec.triple
-    st.page_link("pages/spot_audit.py", label="Open in Spot audit", icon=":material/arrow_forward:", query_params={
-        "checkpoint": triple.checkpoint, "explainer": str(triple.explainer), "fill": str(triple.fill), **shared})
+    st.page_link(
+        "pages/spot_audit.py",
+        label="Open in Spot audit",
+        icon=":material/arrow_forward:",
+        query_params={
+            "checkpoint": triple.checkpoint,
+            "explainer": str(triple.explainer),
+            "fill": str(triple.fill),
+            **shared,
+        },
+    )
 
 
 def curves(records: dict[int, AuditRecord], kind: str) -> None:
     """All curves of one kind in one chart; the random orders of the first triple in grey behind them."""
-    title, change, direction = CURVES[kind]
-    first = next(iter(records.values()))
-    base = getattr(first, kind)
-    spec = charts.curve_spec(base.fraction, base.score, getattr(first.controls, kind), f"{title} · {direction}", change,
-                             first.spec.quantity)
+    first, (title, change) = next(iter(records.values())), CURVES[kind]
+    base, lower = getattr(first, kind), first.better(kind) == "lower"
+    head = f"{title} · {wording.DIRECTIONS[first.better(kind)]}"
+    random = getattr(first.controls, kind)
+    spec = charts.curve_spec(base.fraction, base.score, random, head, change, first.spec.quantity)
     rows = [
         {"fraction": float(f), "score": float(s), "letter": LETTERS[slot], "triple": name(record.spec.triple)}
         for slot, record in records.items()
@@ -112,10 +144,13 @@ def curves(records: dict[int, AuditRecord], kind: str) -> None:
     ]
     spec["layer"][2:] = _lines(rows, list(records), spec["layer"][2]["encoding"])
     spec["height"] = 320
-    best = (min if kind == "deletion" else max)(records, key=lambda slot: getattr(records[slot], f"{kind}_auc"))
+    best = (min if lower else max)(records, key=lambda slot: getattr(records[slot], f"{kind}_auc"))
     area = getattr(records[best], f"{kind}_auc")
-    charts.curve(spec, f"compare.{kind}",
-                 f"{title} curves of {len(records)} triples; {LETTERS[best]} has the best area, {area:.3f}")
+    charts.curve(
+        spec,
+        f"compare.{kind}",
+        f"{title} curves of {len(records)} triples; {LETTERS[best]} has the best area, {area:.3f}",
+    )
 
 
 def _lines(rows: list[dict], slots: list[int], own: dict) -> list[dict]:
@@ -160,26 +195,43 @@ def agree(records: dict[int, AuditRecord], cells: Mapping[int, Prepared | str]) 
     if np.isnan(correlation).any():
         st.caption("– : a constant map has no order of its own, so it agrees with nothing.")
     if len({cell.map_key for slot, cell in cells.items() if slot in records and not isinstance(cell, str)}) == 1:
-        st.caption("All columns show one and the same map, so agreement is 1 by construction: only the fill differs, "
-                   "and only the curves can tell.")
+        st.caption(
+            "All columns show one and the same map, so agreement is 1 by construction: only the fill differs, "
+            "and only the curves can tell."
+        )
 
 
 def _matrix(values: np.ndarray, letters: list[str], title: str, limits: tuple[float, float], colours, key: str) -> None:
     undefined = np.isnan(values)
-    figure = go.Figure(go.Heatmap(
-        z=np.where(undefined, None, values), x=letters, y=letters, zmin=limits[0], zmax=limits[1], colorscale=colours,
-        text=[["" if np.isnan(v) else f"{v:.2f}".replace("-", "−") for v in row] for row in values],
-        texttemplate="%{text}", xgap=2, ygap=2, hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
-        colorbar={"thickness": 10, "nticks": 5},
-    ))
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.where(undefined, None, values),
+            x=letters,
+            y=letters,
+            zmin=limits[0],
+            zmax=limits[1],
+            colorscale=colours,
+            text=[["" if np.isnan(v) else f"{v:.2f}".replace("-", "−") for v in row] for row in values],
+            texttemplate="%{text}",
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
+            colorbar={"thickness": 10, "nticks": 5},
+        )
+    )
     for row, column in zip(*np.nonzero(undefined), strict=True):
         figure.add_annotation(x=letters[column], y=letters[row], text="–", showarrow=False)
     axis = {"tickfont": {"size": 14}, "constrain": "domain", "showgrid": False, "ticks": ""}
     figure.update_yaxes(autorange="reversed", scaleanchor="x", **axis)
     figure.update_xaxes(side="top", **axis)
     figure.update_layout(
-        height=330, margin={"l": 10, "r": 10, "t": 64, "b": 6}, paper_bgcolor="rgba(0,0,0,0)", dragmode=False,
-        plot_bgcolor="rgba(0,0,0,0)", font=font(), title={"text": title, "font": {"size": 15}, "x": 0, "y": 0.98},
+        height=330,
+        margin={"l": 10, "r": 10, "t": 64, "b": 6},
+        paper_bgcolor="rgba(0,0,0,0)",
+        dragmode=False,
+        plot_bgcolor="rgba(0,0,0,0)",
+        font=font(),
+        title={"text": title, "font": {"size": 15}, "x": 0, "y": 0.98},
     )
     pairs = values[np.triu_indices(len(values), 1)]
     known = pairs[np.isfinite(pairs)]

@@ -93,15 +93,28 @@ def editor(slot: int) -> Triple:
         st.markdown(f"#### {letter}", width="stretch")
         parameters = st.popover(":material/tune:", type="tertiary", help=f"Parameters of {letter}")
         _buttons(slot)
-    checkpoint = st.selectbox(f"Checkpoint of {letter}", _checkpoints(), key=f"{prefix}.checkpoint",
-                              format_func=pickers.checkpoint_name, label_visibility="collapsed")
+    checkpoint = st.selectbox(
+        f"Checkpoint of {letter}",
+        _checkpoints(),
+        key=f"{prefix}.checkpoint",
+        format_func=pickers.checkpoint_name,
+        label_visibility="collapsed",
+    )
     card, refused = _card(checkpoint), _refused(checkpoint)
     explainer = st.selectbox(
-        f"Explainer of {letter}", list(EXPLAINERS), key=f"{prefix}.explainer", label_visibility="collapsed",
+        f"Explainer of {letter}",
+        list(EXPLAINERS),
+        key=f"{prefix}.explainer",
+        label_visibility="collapsed",
         format_func=lambda name: EXPLAINERS[name].title + (" — not for this model" if name in refused else ""),
     )
-    fill = st.selectbox(f"Fill of {letter}", list(FILLS), key=f"{prefix}.fill", label_visibility="collapsed",
-                        format_func=lambda name: f"Fill: {FILLS[name].title}")
+    fill = st.selectbox(
+        f"Fill of {letter}",
+        list(FILLS),
+        key=f"{prefix}.fill",
+        label_visibility="collapsed",
+        format_func=lambda name: f"Fill: {FILLS[name].title}",
+    )
     with parameters:
         if not (EXPLAINERS.parameters(explainer) or FILLS.parameters(fill)):
             st.caption(f"{EXPLAINERS[explainer].title} and this fill have no parameters.")
@@ -112,12 +125,33 @@ def editor(slot: int) -> Triple:
 def _buttons(slot: int) -> None:
     prefix, letter, slots = f"compare.{slot}", LETTERS[slot], order()
     place = slots.index(slot)
-    st.button(":material/arrow_back:", key=f"{prefix}.left", type="tertiary", help=f"Move {letter} to the left",
-              on_click=_move, args=(slot, -1), disabled=place == 0)
-    st.button(":material/arrow_forward:", key=f"{prefix}.right", type="tertiary", help=f"Move {letter} to the right",
-              on_click=_move, args=(slot, 1), disabled=place == len(slots) - 1)
-    st.button(":material/close:", key=f"{prefix}.remove", type="tertiary", help=f"Remove {letter}",
-              on_click=slots.remove, args=(slot,), disabled=len(slots) == 1)
+    st.button(
+        ":material/arrow_back:",
+        key=f"{prefix}.left",
+        type="tertiary",
+        help=f"Move {letter} to the left",
+        on_click=_move,
+        args=(slot, -1),
+        disabled=place == 0,
+    )
+    st.button(
+        ":material/arrow_forward:",
+        key=f"{prefix}.right",
+        type="tertiary",
+        help=f"Move {letter} to the right",
+        on_click=_move,
+        args=(slot, 1),
+        disabled=place == len(slots) - 1,
+    )
+    st.button(
+        ":material/close:",
+        key=f"{prefix}.remove",
+        type="tertiary",
+        help=f"Remove {letter}",
+        on_click=slots.remove,
+        args=(slot,),
+        disabled=len(slots) == 1,
+    )
 
 
 def quick(kind: str) -> None:
@@ -125,15 +159,21 @@ def quick(kind: str) -> None:
     first, _ = compare_link.decode(st.session_state["compare.words"][1][0], 0)
     own = {"checkpoints": first.checkpoint, "explainers": first.explainer.name, "fills": first.fill.name}[kind]
     refused = _refused(first.checkpoint)
-    offered = {"checkpoints": _checkpoints(), "explainers": sorted(EXPLAINERS, key=lambda name: name in refused),
-               "fills": [*SPREAD, *(name for name in FILLS if name not in SPREAD)]}[kind]
+    offered = {
+        "checkpoints": _checkpoints(),
+        "explainers": sorted(EXPLAINERS, key=lambda name: name in refused),
+        "fills": [*SPREAD, *(name for name in FILLS if name not in SPREAD)],
+    }[kind]
     names = [own, *(name for name in offered if name != own)]
     order().clear()
     for name in names[:PLACES]:
         _place(_varied(first, kind, name), None)
     if rest := names[PLACES:]:
-        title = {"checkpoints": pickers.checkpoint_name, "explainers": lambda name: EXPLAINERS[name].title,
-                 "fills": lambda name: FILLS[name].title}[kind]
+        title = {
+            "checkpoints": pickers.checkpoint_name,
+            "explainers": lambda name: EXPLAINERS[name].title,
+            "fills": lambda name: FILLS[name].title,
+        }[kind]
         st.session_state["compare.rest"] = f"{PLACES} fit side by side; left out: {', '.join(map(title, rest))}."
 
 

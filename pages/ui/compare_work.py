@@ -54,8 +54,12 @@ def compute(cells: Mapping[int, Prepared | str], done: Mapping[int, AuditRecord]
         _submit(job, missing)
         now = resources.jobs().get(job, resources.owner())
     if now is None or now.final:
-        st.button(f"Compute what is missing ({len(missing)})", key="compare.again", on_click=_again,
-                  icon=":material/play_arrow:")
+        st.button(
+            f"Compute what is missing ({len(missing)})",
+            key="compare.again",
+            on_click=_again,
+            icon=":material/play_arrow:",
+        )
     if now is not None and now.state != jobs.DONE:
         work.panel(job, lambda finished: st.rerun() if finished - shown else None)
     failed = now.result if now is not None and now.state == jobs.DONE else {}

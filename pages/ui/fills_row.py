@@ -16,7 +16,6 @@ from audit_core.types import Triple
 from audit_core.verdict import verdict
 from pages.ui import charts, params, resources, wording, work
 
-
 PER_ROW = 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -30,6 +31,12 @@ def words(page: str) -> tuple[dict[str, str], bool]:
     if asked and asked != st.session_state.get(last):
         return {**DEFAULTS, **asked}, True
     return dict(known or DEFAULTS), known is None
+
+
+def address() -> str:
+    """The whole link of what is on screen."""
+    base = (st.context.url or "").partition("?")[0]
+    return f"{base}?{urlencode(st.query_params.to_dict())}"
 
 
 def remember(page: str, current: Mapping[str, str]) -> None:

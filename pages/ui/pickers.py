@@ -14,6 +14,7 @@ from audit_core.types import DIRECTIONS, PRECISIONS, QUANTITIES
 from models import zoo
 from models.cards import ModelCard
 from pages.ui import params, resources, wording
+from pages.ui.link import DEFAULTS
 from pages.ui.session import opened_uploads, take_upload
 
 SAMPLE, UPLOAD = "Sample wafers", "Your image"
@@ -34,28 +35,53 @@ def seed_widgets(page: str, words: dict[str, str]) -> list[str]:
     """Set the widgets to ``words`` before they are drawn; returns a sentence for each word that has no meaning."""
     state, problems = st.session_state, []
     state[f"{page}.checkpoint"] = words["checkpoint"]
+    try:
+        card = resources.bench().card(words["checkpoint"])
+    except AuditError as error:
+        state[f"{page}.checkpoint"] = DEFAULTS["checkpoint"]
+        card = resources.bench().card(zoo.names()[0])
+        problems.append(f"{error}; using {card.name}.")
     for name, registry in (("explainer", EXPLAINERS), ("fill", FILLS)):
         try:
             choice = Choice.parse(words[name])
             params.seed(page, registry, choice)
-            state[f"{page}.{name}"] = choice.name
         except AuditError as error:
-            problems.append(str(error))
+            choice = Choice(DEFAULTS[name])
+            params.seed(page, registry, choice)
+            problems.append(f"{error}; using {choice.name}.")
+        layer = dict(choice.params).get("layer")
+        if layer and layer not in [known.name for known in card.feature_layers]:
+            problems.append(f"{card.name} has no layer {_short(layer)}; using its last stage.")
+        state[f"{page}.{name}"] = choice.name
     for name, options in (("direction", DIRECTIONS), ("quantity", QUANTITIES), ("precision", PRECISIONS)):
-        state[f"{page}.{name}"] = words[name] if words[name] in options else options[0]
+        good = words[name] in options
+        if not good:
+            problems.append(f"{name} must be {' or '.join(options)}, got {_short(words[name])}; using {options[0]}.")
+        state[f"{page}.{name}"] = words[name] if good else options[0]
     for name, low, high, default in (
         ("steps", 1, 200, 20),
         ("patch", 1, 64, 1),
         ("controls", 0, 50, 8),
         ("seed", 0, 2**31 - 1, 0),
     ):
-        good = words[name].isdigit() and low <= int(words[name]) <= high
+        good = _is_number(words[name]) and low <= int(words[name]) <= high
         if not good:
-            problems.append(f"{name} must be a whole number in [{low}, {high}], got {words[name]!r}; using {default}.")
+            found = _short(words[name])
+            problems.append(f"{name} must be a whole number in [{low}, {high}], got {found}; using {default}.")
         state[f"{page}.{name}"] = int(words[name]) if good else default
     state[f"{page}.target"] = words["target"]
     _seed_image(page, words["image"], problems)
     return problems
+
+
+def _is_number(word: str) -> bool:
+    """Whether ``int`` reads the word: it takes neither superscripts nor thousands of digits."""
+    return word.isdecimal() and len(word) <= 10
+
+
+def _short(word: str) -> str:
+    """A word of a link in quotes, cut where it is endless."""
+    return repr(word if len(word) <= 80 else word[:80] + "…")
 
 
 def _seed_image(page: str, reference: str, problems: list[str]) -> None:
@@ -86,7 +112,7 @@ def checkpoint(page: str) -> str:
     asked = st.session_state.get(f"{page}.checkpoint", "")
     if asked.startswith("custom:") and asked not in brought:
         brought.append(asked)
-    options = [*zoo.names(), *brought]
+    options = [*zoo.names(), *filter(_is_here, brought)]
     if asked not in options:
         st.session_state[f"{page}.checkpoint"] = options[0]
     return st.selectbox(
@@ -96,6 +122,14 @@ def checkpoint(page: str) -> str:
         format_func=checkpoint_name,
         help="The trained model under audit. Add your own on the Checkpoints page.",
     )
+
+
+def _is_here(reference: str) -> bool:
+    try:
+        resources.bench().card(reference)
+    except AuditError:
+        return False
+    return True
 
 
 def checkpoint_name(reference: str) -> str:
@@ -196,8 +230,11 @@ def target(page: str, card: ModelCard, labelled: bool) -> str:
     options = ["predicted", *(["label"] if labelled else []), *card.classes]
     asked = st.session_state.get(f"{page}.target")
     if asked not in options:
-        by_index = asked and asked.isdigit() and int(asked) < len(card.classes)
+        by_index = asked and _is_number(asked) and int(asked) < len(card.classes)
         st.session_state[f"{page}.target"] = card.classes[int(asked)] if by_index else "predicted"
+        if asked and not by_index:
+            problem = f"{card.name} has no class {_short(asked)} for this image; using the predicted class."
+            st.session_state.setdefault(f"{page}.problems", []).append(problem)
     return st.selectbox(
         "Target",
         options,

@@ -90,7 +90,11 @@ def _pictures(columns, record: AuditRecord, page: str, shown: str, step: int) ->
         opacity = st.session_state.get(f"{page}.opacity", 0.6)
         figure = charts.heatmap(record.pixels, record.values, record.signed, opacity)
         st.plotly_chart(
-            figure, key=f"{page}.heatmap", theme=None, config={"displayModeBar": False}, alt="Heatmap over the input"
+            figure,
+            key=f"{page}.heatmap",
+            theme="streamlit",
+            config={"displayModeBar": False},
+            alt="Heatmap over the input",
         )
         st.slider("Opacity of the heatmap", 0.0, 1.0, 0.6, 0.05, key=f"{page}.opacity")
     with columns[2]:
@@ -143,14 +147,16 @@ def _numbers(record: AuditRecord) -> None:
             _metric(column, record, name)
         top = record.classes[record.predicted]
         columns[2].metric(
-            "Predicted", top, border=False, help="The class with the highest probability on the untouched image."
+            "Predicted", wording.plain(top), help="The class with the highest probability on the untouched image."
         )
-        columns[2].caption(f"{wording.percent(float(record.probabilities[record.predicted]))} · " + _label(record))
+        sure = wording.percent(float(record.probabilities[record.predicted]))
+        columns[2].caption(f"{sure} · {wording.plain(_label(record))}")
         columns[3].metric(
             "Cost", f"{record.forwards} forwards", help="Images evaluated by the model, controls included."
         )
         columns[3].caption(
-            f"{record.backwards} backwards · {record.seconds:.2f} s · {record.provenance.get('device', '')}"
+            f"{record.backwards} backwards · {record.seconds:.2f} s · "
+            + wording.plain(record.provenance.get("device", ""))
         )
         for sentence in record.health:
             st.warning(wording.plain(sentence), icon=":material/sick:")
@@ -223,5 +229,7 @@ def provenance(record: AuditRecord) -> None:
         st.code(str(facts.get("command", "")), language="bash", wrap_lines=True)
         st.code("python -m audit_core verify " + record.key, language="bash", wrap_lines=True)
         rows = {name: str(value) for name, value in facts.items() if name not in ("command", "versions")}
-        rows |= {"key": record.key, **{f"version of {n}": str(v) for n, v in dict(facts.get("versions", {})).items()}}
+        versions = facts.get("versions")
+        named = versions.items() if isinstance(versions, dict) else ()  # of a file from elsewhere it may be anything
+        rows |= {"key": record.key, **{f"version of {n}": str(v) for n, v in named}}
         st.dataframe({"fact": list(rows), "value": list(rows.values())}, hide_index=True)

@@ -9,7 +9,7 @@ import streamlit as st
 from audit_core.errors import AuditError
 from audit_core.export import is_card, read_card
 from audit_core.record import AuditRecord
-from pages.ui import resources
+from pages.ui import resources, wording
 
 
 def opened_uploads() -> dict[str, str]:
@@ -26,7 +26,7 @@ def take_upload(page: str, file) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if st.session_state.get(f"{page}.taken") == digest:
         if problem := st.session_state.get(f"{page}.problem"):
-            st.error(problem)
+            st.error(wording.plain(problem))
         return
     st.session_state[f"{page}.taken"] = digest
     st.session_state[f"{page}.problem"] = None
@@ -39,7 +39,7 @@ def take_upload(page: str, file) -> None:
         st.session_state[f"{page}.upload"] = reference
     except AuditError as error:
         st.session_state[f"{page}.problem"] = str(error)
-        st.error(str(error))
+        st.error(wording.plain(str(error)))
 
 
 def open_card(data: bytes) -> AuditRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+WATCHING = ("spot_audit", "compare")  # pages that poll their own jobs
 TITLES = {"home": "Triplecheck", "spot_audit": "Spot audit", "compare": "Compare", "checkpoints": "Checkpoints"}
 
 
@@ -22,6 +23,26 @@ def through_app(name: str) -> None:
     running app.py: go through it, and come back to page ``name`` with the link's parameters."""
     if "shell" not in st.session_state:
         st.switch_page("app.py", query_params={**st.query_params.to_dict(), "page": name})
+
+
+def heartbeat(page: str) -> None:
+    """Keep this session's jobs alive on pages that do not watch them, and say that they run."""
+    from pages.ui import resources
+
+    if page in WATCHING or not any(not job.final for job in resources.jobs().of_owner(resources.owner())):
+        return
+
+    @st.fragment(run_every=5)
+    def beat() -> None:
+        running = [job for job in resources.jobs().of_owner(resources.owner()) if not job.final]
+        for job in running:
+            st.progress(job.fraction, text=f"{job.message or job.state}")
+        if not running:
+            st.caption("All audits are finished.")
+
+    with st.sidebar:
+        st.caption("Running in the background")
+        beat()
 
 
 def title(text: str, question: str) -> None:

@@ -45,8 +45,8 @@ def plain(text: str) -> str:
 
 def badge(word: str, why: str = "") -> None:
     """Text, shape and colour for a readout relation or a verdict."""
-    icon, colour = BADGES[word]
-    st.badge(word, icon=icon, color=colour, help=why or None)
+    icon, colour = BADGES.get(word, (":material/help:", "gray"))
+    st.badge(plain(word), icon=icon, color=colour, help=plain(why) or None)
 
 
 def duration(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from audit_core import audit, jobs
 from audit_core.audit import Prepared
+from audit_core.errors import AuditError
 from audit_core.examples import examples
 from audit_core.record import AuditRecord
 from pages.ui import resources, wording
@@ -17,7 +18,36 @@ POLL = 0.35  # seconds between looks at a running job
 
 def finished(prepared: Prepared) -> AuditRecord | None:
     """The record of this audit if anybody computed it here, or if it ships with the project."""
-    return examples().get(prepared.key) or audit.find(prepared, resources.bench())
+    known = examples().get(prepared.key) or audit.find(prepared, resources.bench())
+    job = None if known else resources.jobs().get(prepared.key)
+    return job.result if job is not None and job.state == jobs.DONE else known  # a full store keeps nothing
+
+
+def start(prepared: Prepared, page: str) -> None:
+    """Begin or join the audit; one that this session cancelled, or that failed, waits for a click instead."""
+    now = resources.jobs().get(prepared.key, resources.owner())
+    if left(prepared.key) or (now is not None and now.state == jobs.FAILED):
+        st.button(
+            "Run audit",
+            type="primary",
+            key=f"{page}.run",
+            on_click=_again,
+            args=(prepared,),
+            icon=":material/play_arrow:",
+        )
+        return
+    try:
+        submit(prepared)
+    except AuditError as problem:
+        st.error(wording.plain(str(problem)), icon=":material/error:")
+
+
+def _again(prepared: Prepared) -> None:
+    resume(prepared.key)
+    try:
+        submit(prepared)
+    except AuditError:  # too many jobs: the page says so when it draws
+        return
 
 
 def submit(prepared: Prepared) -> None:

@@ -1,0 +1,301 @@
+"""The command line end to end: shipped checkpoints, brought ones, real wafer maps and photographs, bad words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from jsonschema import Draft202012Validator
+from PIL import Image
+from safetensors.torch import save_file
+
+from audit_core.cli import main
+from audit_core.export import read_card
+from audit_core.record import loads
+from models import zoo
+from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "docs" / "audit-record.schema.json").read_text())
+QUICK = ["--steps", "4", "--controls", "2", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPLECHECK_STORE", str(tmp_path / "store"))
+
+
+def audit(capsys, *words: str) -> dict:
+    assert main(["audit", *words, *QUICK]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *words: str) -> str:
+    try:
+        code = main(list(words))
+    except SystemExit as stop:
+        code = stop.code
+    sentence = capsys.readouterr().err
+    assert code == 2
+    assert sentence.strip()
+    assert "Traceback" not in sentence
+    return sentence
+
+
+@pytest.fixture(scope="module")
+def small_resnet(tmp_path_factory):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("resnet10t", pretrained=False, num_classes=5)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_shipped_checkpoint_is_audited_with_its_own_explainer(capsys, name):
+    explainer = "rollout" if zoo.card(name).readout == "CLS token" else "grad-cam"
+    found = audit(
+        capsys, "--checkpoint", name, "--explainer", explainer, "--fill", "blur", "--image", "synthetic:sample:1"
+    )
+    Draft202012Validator(SCHEMA).validate(found)
+    assert found["checkpoint"] == name
+    assert found["deletion"][0] == found["insertion"][-1]
+    assert found["deletion"][-1] == found["insertion"][0]
+    assert found["fractions"][0] == 0
+    assert found["fractions"][-1] == 1
+    for curve in ("deletion", "insertion"):
+        area = sum(
+            (a + b) / 2 * (y - x)
+            for a, b, x, y in zip(
+                found[curve], found[curve][1:], found["fractions"], found["fractions"][1:], strict=False
+            )
+        )
+        assert found[f"{curve}_auc"] == pytest.approx(area, abs=1e-12)
+    # Ends 2, own curve 2 * 3, two random orders 2 * 2 * 3, one prediction, one for the explainer.
+    assert found["forwards"] == 2 + 6 + 12 + 1 + 1
+    assert found["provenance"]["weights_sha256"] == zoo.card(name).weights_sha256
+
+
+def test_a_second_run_returns_the_stored_record_and_verify_reproduces_it(capsys):
+    words = (
+        "--checkpoint",
+        "wafer-resnet18-cbam",
+        "--explainer",
+        "rise:n_masks=200,settle=1",
+        "--fill",
+        "road",
+        "--image",
+        "synthetic:sample:3",
+        "--seed",
+        "5",
+    )
+    first, second = audit(capsys, *words), audit(capsys, *words)
+    assert first == second
+    assert main(["verify", first["key"], "--device", "cpu", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["same"]
+    assert outcome["curve_difference"] < 1e-5
+
+
+def test_an_altered_record_is_not_verified(capsys, tmp_path):
+    found = audit(
+        capsys,
+        "--checkpoint",
+        "wafer-resnet18-cbam",
+        "--explainer",
+        "random",
+        "--fill",
+        "zero",
+        "--image",
+        "synthetic:sample:3",
+    )
+    found["insertion"][2] += 0.01
+    path = tmp_path / "altered.json"
+    path.write_text(json.dumps(found))
+    assert "damaged or was changed" in refused(capsys, "verify", str(path), "--device", "cpu")
+
+
+def test_out_writes_a_card_that_verifies(capsys, tmp_path):
+    words = [
+        "audit",
+        "--checkpoint",
+        "wafer-resnet18-cbam",
+        "--explainer",
+        "grad-cam:layer=stage3",
+        "--fill",
+        "image-mean",
+        "--image",
+        "synthetic:sample:4",
+        "--target",
+        "Loc",
+        "--out",
+        str(tmp_path / "out"),
+        *QUICK,
+    ]
+    assert main(words) == 0
+    assert capsys.readouterr().out == ""
+    record = read_card((tmp_path / "out" / "card.png").read_bytes())
+    assert record.classes[record.target] == "Loc"
+    assert main(["verify", str(tmp_path / "out" / "card.png"), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith("verified")
+
+
+def test_bf16_states_its_difference_from_fp32(capsys):
+    words = (
+        "--checkpoint",
+        "wafer-resnet18-cbam",
+        "--explainer",
+        "random",
+        "--fill",
+        "zero",
+        "--image",
+        "synthetic:sample:3",
+    )
+    full, half = audit(capsys, *words), audit(capsys, *words, "--precision", "bf16")
+    gap = half["provenance"]["largest_difference_from_fp32"]
+    found = np.abs(np.array(full["deletion"]) - half["deletion"]).max()
+    assert 0 < found <= gap + 1e-6
+    assert gap < 0.1
+    assert "largest_difference_from_fp32" not in full["provenance"]
+
+
+def test_a_brought_checkpoint_and_an_image_file(capsys, small_resnet, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
+    found = audit(
+        capsys,
+        "--checkpoint",
+        str(small_resnet),
+        "--arch",
+        "resnet10t",
+        "--img-size",
+        "64",
+        "--classes",
+        str(tmp_path / "names.txt"),
+        "--explainer",
+        "grad-cam",
+        "--fill",
+        "zero-normalised",
+        "--image",
+        str(tmp_path / "p.png"),
+    )
+    assert found["classes"] == list("abcde")
+    assert found["image"].startswith("upload:")
+    assert found["map"]["values"]["shape"] == [64, 64]
+    record = loads(json.dumps(found))
+    assert record.pixels.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("--checkpoint", "wafer-vit"), "no checkpoint named 'wafer-vit'"),
+    (("--explainer", "gradcam"), "Did you mean 'grad-cam'"),
+    (("--fill", "blur:sigma=-1"), "sigma must be in"),
+    (("--fill", "blur:radius=1"), "no parameter 'radius'"),
+    (("--image", "nowhere.png"), "neither a file nor DATASET:SPLIT:INDEX"),
+    (("--image", "synthetic:sample:9999"), "90"),
+    (("--target", "Ring"), "target must be predicted, label"),
+    (("--steps", "5000"), "only 4096 units"),
+    (("--steps", "many"), "invalid int value"),
+    (("--device", "cuda:7"), "CUDA devices found"),
+    (("--explainer", "rollout", "--checkpoint", "wafer-resnet18-cbam"), "reads its score from global average pool"),
+])  # fmt: skip
+def test_bad_words_are_one_sentence(capsys, words, sentence):
+    given = {"--checkpoint": "wafer-resnet18-cbam", "--explainer": "grad-cam", "--fill": "zero",
+             "--image": "synthetic:sample:0", "--device": "cpu"}  # fmt: skip
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    found = refused(capsys, "audit", *(word for pair in given.items() for word in pair))
+    assert sentence in found
+    assert len(found.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_path_without_architecture_asks_for_it(capsys, small_resnet):
+    found = refused(
+        capsys,
+        "audit",
+        "--checkpoint",
+        str(small_resnet),
+        "--explainer",
+        "grad-cam",
+        "--fill",
+        "zero",
+        "--image",
+        "synthetic:sample:0",
+    )
+    assert "--arch" in found
+
+
+def test_lists_name_everything_that_is_registered(capsys):
+    from audit_core.data import DATASETS
+    from audit_core.explainers import EXPLAINERS
+    from audit_core.fills import FILLS
+
+    for what, names in (
+        ("checkpoints", zoo.names()),
+        ("explainers", EXPLAINERS),
+        ("fills", FILLS),
+        ("datasets", DATASETS),
+    ):
+        assert main(["list", what, "--json"]) == 0
+        assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(names)
+        assert main(["list", what]) == 0
+        text = capsys.readouterr().out
+        assert all(name in text for name in names)
+
+
+def test_as_a_module_in_its_own_process():
+    done = subprocess.run(
+        [sys.executable, "-m", "audit_core", "list", "checkpoints", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [row["name"] for row in json.loads(done.stdout)] == list(zoo.names())
+
+
+def test_real_wafer_maps(capsys, shared_data):
+    path = shared_data / "wm811k" / "wm811k_val.npz"
+    for index in (3, 11):
+        found = audit(
+            capsys,
+            "--checkpoint",
+            "wafer-vit-tiny",
+            "--explainer",
+            "rollout",
+            "--fill",
+            "reference",
+            "--image",
+            f"wm811k(path={path}):all:{index}",
+            "--target",
+            "label",
+        )
+        assert found["target_index"] == found["label_index"]
+        assert main(["verify", found["key"], "--device", "cpu"]) == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("photo", ["cat.png", "parrot.jpg", "hot_dog.jpg"])
+def test_real_photographs_into_a_brought_model(capsys, shared_data, small_resnet, photo):
+    found = audit(
+        capsys,
+        "--checkpoint",
+        str(small_resnet),
+        "--arch",
+        "resnet10t",
+        "--img-size",
+        "96",
+        "--explainer",
+        "grad-cam",
+        "--fill",
+        "road",
+        "--image",
+        str(shared_data / "photos" / photo),
+    )
+    assert found["map"]["values"]["shape"] == [96, 96]
+    assert main(["verify", found["key"], "--device", "cpu"]) == 0
