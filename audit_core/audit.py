@@ -31,7 +31,6 @@ from audit_core.curves import (
 )
 from audit_core.errors import BadData, BadImage, InvalidParameter, Refused
 from audit_core.explainers import EXPLAINERS, Explainer
-from audit_core.explainers.rise import RISE
 from audit_core.fills import FILLS
 from audit_core.fills.base import Fill, FillContext
 from audit_core.keys import Choice, canonical, key
@@ -243,19 +242,15 @@ def explain(
         report(0.5 * fraction, message, Partial(values=running))
 
     explainer, seed = prepared.explainer, prepared.spec.seed
-    if isinstance(explainer, RISE):
+    if explainer.all_classes:
         every = explainer.attribute_all(classifier, pixels[0], seed, tell, target)
-        classes, row = every.classes, every.classes.index(target)
-        values, errors = every.values, every.error
+        arrays = {"values": every.values, "classes": np.array(every.classes)}
+        arrays |= {} if every.error is None else {"error": every.error}
+        row = every.classes.index(target)
+        error = None if every.error is None else every.error[row][None]
         found = Attribution(
-            values[row][None],
-            np.array([target]),
-            False,
-            errors[row][None],
-            every.masks + 1,
-            extra={"masks": every.masks},
+            every.values[row][None], np.array([target]), False, error, every.forwards, extra=dict(every.extra)
         )
-        arrays = {"values": values, "error": errors, "classes": np.array(classes)}
     else:
         found = explainer.attribute(classifier, pixels, torch.tensor([target]), seed, tell)
         arrays = {"values": found.values, "classes": found.target}

@@ -32,33 +32,59 @@ def pick_device(name: str = "auto") -> torch.device:
 class BatchSize:
     """Finds the fastest batch size from the work itself: each candidate runs real images once, then the best stays.
 
-    Out of memory halves the ceiling for good. Thread-safe enough for its use: one job at a time owns a device.
+    A first run on a busy machine may mislead, so now and then a size that lost is tried again, ``TRIES`` times in
+    all. Out of memory halves the ceiling for good. Thread-safe enough for its use: one job at a time owns a device.
     """
+
+    TRIES, PAUSE = 4, 6  # runs of a size that lost; batches between two of them
+    CLOSE = 0.95  # of two sizes whose speeds are this close the larger one stays: it suffers less from noise
 
     def __init__(self, candidates: tuple[int, ...]) -> None:
         self.ceiling = max(candidates)
         self._waiting = list(candidates)
         self._speed: dict[int, float] = {}
+        self._tries: dict[int, int] = {}
+        self._since = 0
 
-    def next(self) -> int:
-        """The size to use for the next batch."""
+    def next(self, left: int | None = None) -> int:
+        """The size of the next batch; with ``left`` images to go, evened out, as a small remainder is slow."""
         self._waiting = [size for size in self._waiting if size <= self.ceiling]
-        fitting = {size: speed for size, speed in self._speed.items() if size <= self.ceiling}
         if self._waiting:
             return self._waiting[0]
-        return max(fitting, key=fitting.__getitem__) if fitting else self.ceiling
+        speeds = {size: speed for size, speed in self._speed.items() if size <= self.ceiling}
+        if not speeds:
+            return self.ceiling
+        self._since += 1
+        again = [size for size in speeds if self._tries[size] < self.TRIES and (left is None or size <= left)]
+        if again and self._since > self.PAUSE:
+            self._since = 0
+            return min(again, key=self._tries.__getitem__)
+        best = max(size for size, speed in speeds.items() if speed >= self.CLOSE * max(speeds.values()))
+        return -(-left // -(-left // best)) if left else best
 
     def record(self, size: int, seconds: float) -> None:
         """Learn how long a batch of ``size`` images took; the best of several runs counts."""
         if size in self._waiting:
             self._waiting.remove(size)
-            self._speed[size] = size / max(seconds, 1e-9)
-        elif size in self._speed:
+            self._speed[size] = 0.0
+        if size in self._speed:
             self._speed[size] = max(self._speed[size], size / max(seconds, 1e-9))
+            self._tries[size] = self._tries.get(size, 0) + 1
 
     def halve(self, size: int) -> None:
         """The device could not hold ``size`` images: never try so many again."""
         self.ceiling = max(1, size // 2)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, the CPU included, had no room; the CPU's allocator has no error class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def best_layout(module: nn.Module) -> torch.memory_format:
+    """Channels last for networks made of convolutions; a transformer has one, at its stem, and gains nothing."""
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in module.modules())
+    return torch.channels_last if convolutions > 1 else torch.contiguous_format
 
 
 class Classifier:
@@ -70,7 +96,8 @@ class Classifier:
 
     def __init__(self, card: ModelCard, module: nn.Module, device: torch.device, precision: str = "fp32") -> None:
         self.card, self.device, self.precision = card, device, precision
-        self.module = module.to(device).to(memory_format=torch.channels_last)
+        self.layout = best_layout(module)
+        self.module = module.to(device).to(memory_format=self.layout)
         self.mean = torch.tensor(card.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(card.std, device=device).view(1, -1, 1, 1)
         self.batch = BatchSize((16, 32, 64) if device.type == "cpu" else (64, 128, 256, 512))
@@ -78,32 +105,43 @@ class Classifier:
         self.lock = threading.RLock()
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(pixels - mean) / std on the device, channels last."""
+        """(pixels - mean) / std on the device, in the model's memory layout."""
         pixels = pixels.to(self.device, torch.float32, non_blocking=True)
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return (pixels - self.mean).div_(self.std).contiguous(memory_format=self.layout)
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """One batch, as it is: float32 (n, classes) on the device; without gradients."""
+        return self.evaluate(self.normalise(pixels))
+
+    def evaluate(self, normalised: torch.Tensor) -> torch.Tensor:
+        """Logits of images that :meth:`normalise` has been applied to, or that were mixed from such images."""
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.module(self.normalise(pixels)).float()
-        self.forwards += len(pixels)
+            logits = self.module(normalised.contiguous(memory_format=self.layout)).float()
+        self.forwards += len(normalised)
         return logits
 
     def stream(
-        self, total: int, build: Callable[[int, int], torch.Tensor], first: int | None = None
+        self,
+        total: int,
+        build: Callable[[int, int], torch.Tensor],
+        first: int | None = None,
+        normalised: bool = False,
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Evaluate ``total`` images in batches; yields (start, logits of images start, start + 1, …).
 
-        build(start, stop) makes the pixels of a batch on the device; ``first`` caps the first batch, so that
-        a curve shows early. Out of memory halves the batch and goes on; with one image it is an ``AuditError``.
+        build(start, stop) makes a batch on the device, pixels unless it is ``normalised`` already; ``first`` caps
+        the first batch, so that a curve shows early. Out of memory halves the batch and goes on; with one image
+        it is an ``AuditError``.
         """
-        start = 0
+        score, start = self.evaluate if normalised else self.logits, 0
         while start < total:
-            size = min(self.batch.next(), total - start, first if first and not start else total)
+            size = min(self.batch.next(total - start), total - start, first if first and not start else total)
             began = time.perf_counter()
             try:
-                logits = self.logits(build(start, start + size))
-            except torch.OutOfMemoryError:
+                logits = score(build(start, start + size))
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if size == 1:
                     raise AuditError(
                         f"{self.card.name} does not fit on {self.device} even with one image; choose another device"

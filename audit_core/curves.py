@@ -125,18 +125,49 @@ def score_points(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Build the perturbed images on the device, batch by batch, and score them; yields (start, logits).
 
-    images, substrates: (n, channels, rows, columns) pixels; ranks: int32 (orders, rows, columns).
+    images, substrates: float32 (n, channels, rows, columns) pixels; ranks: int32 (orders, rows, columns).
     """
     device = classifier.device
     images, substrates, ranks = (t.to(device) for t in (images, substrates, ranks))
-    index = {name: torch.from_numpy(getattr(points, name)).to(device) for name in ("image", "order", "low", "high")}
+    image, order = (torch.from_numpy(part).to(device) for part in (points.image, points.order))
+    low, high = (torch.from_numpy(part).to(device, torch.int32) for part in (points.low, points.high))
+    if fill.static:
+        # Normalisation acts on each pixel alone, so choosing between normalised images gives the same bits.
+        switch = BitSwitch(classifier.normalise(images), classifier.normalise(substrates))
 
     def build(start: int, stop: int) -> torch.Tensor:
-        image, order = index["image"][start:stop], index["order"][start:stop]
-        changed = changed_pixels(ranks[order], index["low"][start:stop], index["high"][start:stop])
-        return fill.apply(images[image], changed, substrates[image])
+        part = slice(start, stop)
+        if fill.static:
+            return switch.switched(image[part], ranks[order[part]], low[part], high[part])
+        changed = changed_pixels(ranks[order[part]], low[part], high[part])
+        return fill.apply(images[image[part]], changed, substrates[image[part]])
 
-    yield from classifier.stream(len(points), build, first)
+    yield from classifier.stream(len(points), build, first, normalised=fill.static)
+
+
+class BitSwitch:
+    """Takes pixels from one of two sets of float32 images, exactly, with vectorised integer operations only.
+
+    ``torch.where`` gives the same bits and takes three times as long on a CPU, a twentieth of a small network's time.
+    """
+
+    def __init__(self, images: torch.Tensor, others: torch.Tensor) -> None:
+        self.bits = images.view(torch.int32)
+        self.differing = self.bits ^ others.view(torch.int32)
+
+    def switched(self, index: torch.Tensor, ranks: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        """Images ``index`` (n,) with the pixels whose rank lies in [low, high) taken from the others.
+
+        ranks: int32 (n, rows, columns), overwritten; low, high: int32 (n,). All ranks and bounds are far below 2^31,
+        so the sign bits of low - 1 - rank and rank - high say on which side a rank lies.
+        """
+        inside = (low[:, None, None] - 1) - ranks
+        inside &= ranks.sub_(high[:, None, None])
+        inside >>= 31  # arithmetic: all bits set where both are negative
+        chosen = self.differing[index]
+        chosen &= inside[:, None]
+        chosen ^= self.bits[index]
+        return chosen.view(torch.float32)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def test_common_grid_at_a_broken_ratio_is_repeat_and_average():
 
 
 def test_common_grid_refuses_other_frames():
-    with pytest.raises(InvalidParameter, match=r"one aspect ratio, found 3x3, 4x6"):
+    with pytest.raises(InvalidParameter, match="one aspect ratio to be compared, found 3x3, 4x6"):
         common_grid([np.zeros((4, 6)), np.zeros((3, 3))])
     with pytest.raises(InvalidParameter, match="found no maps"):
         common_grid([])

@@ -228,8 +228,8 @@ def test_rise_converges_to_the_sum_over_all_masks(
     rise = RISE(n_masks=12_000, grid=2, p=p, shift=False, baseline=baseline, coverage=coverage, settle=1.0)
     expected, spread = exhaustive(found, image, rise)
     ours = rise.attribute_all(found, image, seed=1)
-    assert ours.masks == 12_000
-    error = spread[ours.classes] / math.sqrt(ours.masks)
+    assert ours.extra["masks"] == 12_000
+    error = spread[ours.classes] / math.sqrt(ours.extra["masks"])
     np.testing.assert_allclose(ours.error, error, rtol=0.05)
     assert np.abs((ours.values - expected[ours.classes]) / error).max() < 4.5
     range_of_class = np.ptp(expected[ours.classes], axis=(1, 2))
@@ -327,7 +327,7 @@ def test_rise_stops_once_two_halves_rank_alike() -> None:
     agreement = halves_agree(found, image, RISE(n_masks=800, grid=4), 5 * BLOCK, 7)
     assert 0 < agreement < 1
     for settle, stops in ((agreement - 1e-4, True), (agreement + 1e-4, False)):
-        used = RISE(n_masks=800, grid=4, settle=settle).attribute_all(found, image, 7).masks
+        used = RISE(n_masks=800, grid=4, settle=settle).attribute_all(found, image, 7).extra["masks"]
         assert (used == 5 * BLOCK) is stops
         assert used % BLOCK == 0
 
@@ -337,9 +337,9 @@ def test_stopping_is_reproducible_and_can_be_switched_off() -> None:
     rise, used = RISE(n_masks=3000, grid=3, settle=0.97), []
     for size in (9, 64):
         found.batch = BatchSize((size,))
-        used.append(rise.attribute_all(found, image, 0).masks)
+        used.append(rise.attribute_all(found, image, 0).extra["masks"])
     assert used[0] == used[1] < 3000
-    assert RISE(n_masks=1100, grid=3, settle=1.0).attribute_all(found, image, 0).masks == 1100
+    assert RISE(n_masks=1100, grid=3, settle=1.0).attribute_all(found, image, 0).extra["masks"] == 1100
 
 
 def test_a_flat_score_never_settles_and_gives_a_flat_map() -> None:
@@ -368,7 +368,7 @@ def test_rise_reports_running_maps_and_can_be_cancelled() -> None:
     ]
     exact = RISE(n_masks=300, grid=4).attribute(found, tiny.images(1), torch.tensor([1]), 0)
     np.testing.assert_allclose(told[-1][2], exact.values[0], atol=1e-6)
-    assert found.forwards == 2 * 301
+    assert 2 * 301 <= found.forwards <= 2 * 301 + found.batch.ceiling  # one batch may be under way when it is cancelled
 
 
 # Grad-CAM

@@ -30,6 +30,21 @@ class Cost:
     backwards: int = 0
 
 
+@dataclass(frozen=True)
+class ClassMaps:
+    """Maps of several classes from one pass over one image.
+
+    values, error: float32 (k, rows, columns), ``error`` the standard error or None; classes: the k model outputs;
+    extra: plain numbers that the method reports besides; forwards: model evaluations spent, in images.
+    """
+
+    values: np.ndarray
+    error: np.ndarray | None
+    classes: list[int]
+    extra: dict[str, int]
+    forwards: int
+
+
 class Explainer:
     """Base of all explainers; subclasses are frozen dataclasses whose fields are the parameters.
 
@@ -55,6 +70,15 @@ class Explainer:
         """Maps for ``images``, float32 (n, channels, rows, columns) pixels in [0, 1], and ``target`` int64 (n,).
 
         The same images, target and seed give the same maps, whatever else is in the batch.
+        """
+        raise NotImplementedError
+
+    def attribute_all(
+        self, classifier: Classifier, image: torch.Tensor, seed: int, report: Report = silent, shown: int = 0
+    ) -> ClassMaps:
+        """Maps of all classes for one image (channels, rows, columns), where ``all_classes`` says so.
+
+        ``shown`` is the class whose running map is reported; its map is always among the results.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from audit_core.borrow import borrowed
 from audit_core.classifier import Classifier
-from audit_core.explainers.base import EXPLAINERS, Cost, Explainer, Report, silent
+from audit_core.explainers.base import EXPLAINERS, ClassMaps, Cost, Explainer, Report, silent
 from audit_core.params import Between, Note, OneOf
 from audit_core.types import Attribution
 from models.cards import ModelCard
@@ -60,17 +60,16 @@ class RISE(Explainer):
         self, classifier: Classifier, images: torch.Tensor, target: torch.Tensor, seed: int, report: Report = silent
     ) -> Attribution:
         """Maps of the target classes; unsigned, in [0, 1] with ``coverage``; ``error`` is the standard error."""
-        maps, errors, used = [], [], []
+        maps, errors, used, before = [], [], [], classifier.forwards
         for image, wanted in zip(images, target.tolist(), strict=True):
             every = self.attribute_all(classifier, image, seed, report, wanted)
             row = every.classes.index(wanted)
             maps.append(every.values[row])
-            errors.append(every.error[row])
-            used.append(every.masks)
+            errors.append(np.asarray(every.error)[row])
+            used.append(every.extra["masks"])
         extra = {"masks": used, "grid": [self.grid, self.grid]}
-        return Attribution(
-            np.stack(maps), target.cpu().numpy(), False, np.stack(errors), sum(used) + len(used), 0, extra
-        )
+        forwards = classifier.forwards - before
+        return Attribution(np.stack(maps), target.cpu().numpy(), False, np.stack(errors), forwards, 0, extra)
 
     def attribute_all(
         self, classifier: Classifier, image: torch.Tensor, seed: int, report: Report = silent, shown: int = 0
@@ -80,7 +79,7 @@ class RISE(Explainer):
         image: (channels, rows, columns); ``shown`` is the class whose running map is reported. Whether to stop
         is decided on the predicted class after whole blocks, so the result depends on the seed alone.
         """
-        image = image.to(classifier.device)
+        image, before = image.to(classifier.device), classifier.forwards
         baseline = (
             torch.zeros_like(image) if self.baseline == "zero" else image.mean((1, 2), keepdim=True).expand_as(image)
         )
@@ -88,15 +87,16 @@ class RISE(Explainer):
         with borrowed(classifier.module):
             classes = tracked(classifier.logits(image[None])[0], shown)
             sums = _Sums(len(classes), image.shape[-2:], classifier.device)
-            for keep in self.masks(image.shape[-2:], seed, classifier.device):
-                sums.add(self._scores(classifier, image, baseline, keep)[:, classes], keep)
+            mixed = classifier.normalise(torch.stack([baseline, image]))
+            for keep, scores in self._scored(classifier, mixed[0], mixed[1], seed):
+                sums.add(scores[:, classes], keep)
                 done += len(keep)
                 running = sums.maps(self, classes.index(shown))[0][0]
                 report(done / self.n_masks, f"{done} of at most {self.n_masks} masks", running)
                 if self.settle < 1 and done >= 5 * BLOCK and sums.agreement(self, 0) >= self.settle:
                     break
         values, error = sums.maps(self)
-        return ClassMaps(values, error, classes, done)
+        return ClassMaps(values, error, classes, {"masks": done}, classifier.forwards - before)
 
     def masks(self, size: torch.Size, seed: int, device: torch.device) -> Iterator[torch.Tensor]:
         """Blocks of masks, float32 (block, rows, columns) in [0, 1]; 1 keeps the pixel. A function of the seed."""
@@ -108,24 +108,28 @@ class RISE(Explainer):
             offsets = rng.integers(0, cell, (count, 2)) if self.shift else np.zeros((count, 2), dtype=np.int64)
             yield enlarge(torch.from_numpy(cells).to(device), cell, tuple(size), offsets, self.shift)
 
-    def _scores(
-        self, classifier: Classifier, image: torch.Tensor, baseline: torch.Tensor, keep: torch.Tensor
-    ) -> torch.Tensor:
+    def _scored(
+        self, classifier: Classifier, baseline: torch.Tensor, image: torch.Tensor, seed: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(masks, class probabilities) block by block; image and baseline are normalised, which commutes with mixing.
+
+        Batches run across the borders of blocks, so whoever stops early has paid for at most one batch more.
+        """
+        drawn = self.masks(image.shape[-2:], seed, classifier.device)
+        kept = torch.empty(0, *image.shape[-2:], device=classifier.device)  # the masks not handed out yet
+        given, scores = 0, torch.empty(0, len(classifier.card.classes), device=classifier.device)
+
         def build(start: int, stop: int) -> torch.Tensor:
-            part = keep[start:stop, None]
-            return image * part + baseline * (1 - part)
+            nonlocal kept
+            while given + len(kept) < stop:
+                kept = torch.cat([kept, next(drawn)])
+            return torch.lerp(baseline, image, kept[start - given : stop - given, None])
 
-        return torch.cat([logits.softmax(1) for _, logits in classifier.stream(len(keep), build)])
-
-
-@dataclass(frozen=True)
-class ClassMaps:
-    """Maps and standard errors, float32 (k, rows, columns), of ``classes`` (k model outputs), and the masks used."""
-
-    values: np.ndarray
-    error: np.ndarray
-    classes: list[int]
-    masks: int
+        for _, logits in classifier.stream(self.n_masks, build, normalised=True):
+            scores = torch.cat([scores, logits.softmax(1)])
+            while len(scores) >= (block := min(BLOCK, self.n_masks - given)) > 0:
+                yield kept[:block], scores[:block]
+                kept, scores, given = kept[block:], scores[block:], given + block
 
 
 def tracked(logits: torch.Tensor, wanted: int) -> list[int]:
@@ -143,15 +147,22 @@ def enlarge(
     Shifted: enlarged to (grid + 1) cells and cropped at the offset, so that cell borders fall anywhere.
     """
     grid = cells.shape[-1]
-    if not shifted:
-        return F.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-    wide = F.interpolate(cells[:, None], size=[(grid + 1) * c for c in cell], mode="bilinear", align_corners=False)[
-        :, 0
-    ]
-    crops = [
-        one[top : top + size[0], left : left + size[1]] for one, (top, left) in zip(wide, offsets.tolist(), strict=True)
-    ]
-    return torch.stack(crops)
+    wide = [(grid + 1) * c for c in cell] if shifted else size
+    # Bilinear is linear along each axis: a mask is rows @ cells @ columns.T, and only the crop is ever computed.
+    rows, columns = (
+        line_weights(grid, long, cells)[torch.from_numpy(offset).to(cells.device)[:, None] + _count(n, cells)]
+        for long, offset, n in zip(wide, offsets.T, size, strict=True)
+    )
+    return (rows @ (cells @ columns.transpose(1, 2))).clamp_(0, 1)
+
+
+def line_weights(cells: int, length: int, like: torch.Tensor) -> torch.Tensor:
+    """Share of each cell in each of ``length`` pixels of a line enlarged linearly from ``cells``: (length, cells)."""
+    return F.interpolate(torch.eye(cells).to(like)[:, None], size=length, mode="linear", align_corners=False)[:, 0].T
+
+
+def _count(n: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.arange(n, device=like.device)
 
 
 class _Sums:
@@ -160,25 +171,26 @@ class _Sums:
     def __init__(self, classes: int, size: torch.Size, device: torch.device) -> None:
         pixels = size[0] * size[1]
         self.size = size
-        # One accumulator per half; float64 so that the order of many small terms does not matter.
-        self.weighted = torch.zeros(2, classes, pixels, dtype=torch.float64, device=device)
-        self.squared = torch.zeros(2, classes, pixels, dtype=torch.float64, device=device)
-        self.crossed = torch.zeros(2, classes, pixels, dtype=torch.float64, device=device)
-        self.kept = torch.zeros(2, pixels, dtype=torch.float64, device=device)
-        self.kept_squared = torch.zeros(2, pixels, dtype=torch.float64, device=device)
+        # One accumulator per half; float64 so that the order of many small terms does not matter. Rows of the sums
+        # over m are those weighted by each class's score and by 1; over m^2 by score^2, score and 1.
+        linear = torch.zeros(2, classes + 1, pixels, dtype=torch.float64, device=device)
+        square = torch.zeros(2, 2 * classes + 1, pixels, dtype=torch.float64, device=device)
+        self.weighted, self.kept = linear[:, :-1], linear[:, -1]
+        self.squared, self.crossed, self.kept_squared = square[:, :classes], square[:, classes:-1], square[:, -1]
+        self._linear, self._square = linear, square
         self.count = [0, 0]
 
     def add(self, scores: torch.Tensor, keep: torch.Tensor) -> None:
         """Add a block: scores (block, classes), keep (block, rows, columns); odd and even masks to separate halves."""
         flat, scores = keep.flatten(1).double(), scores.double()
+        linear = torch.cat([scores, torch.ones_like(scores[:, :1])], dim=1)
+        square = torch.cat([scores.square(), linear], dim=1)
         for half in (0, 1):
-            part, score = flat[half::2], scores[half::2]
-            self.weighted[half] += score.T @ part
-            self.squared[half] += score.square().T @ part.square()
-            self.crossed[half] += score.T @ part.square()
-            self.kept[half] += part.sum(0)
-            self.kept_squared[half] += part.square().sum(0)
-            self.count[half] += len(part)
+            self._linear[half].addmm_(linear[half::2].T, flat[half::2])
+            self.count[half] += len(flat[half::2])
+        flat.square_()
+        for half in (0, 1):
+            self._square[half].addmm_(square[half::2].T, flat[half::2])
 
     def maps(self, rise: RISE, only: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Estimate and standard error, float32 (classes, rows, columns); one class when ``only`` is given."""

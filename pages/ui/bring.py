@@ -110,7 +110,7 @@ def _take(file, arch: str | None, numbers: dict[str, int | None], mean: str, std
         text = str(problem)
         for option, label in OPTIONS.items():
             text = text.replace(option, label)
-        st.error(wording.plain(text[:1].upper() + text[1:]), icon=":material/error:")
+        st.error(wording.plain(text), icon=":material/error:")
         return
     known = st.session_state.setdefault("checkpoints", [])
     if reference not in known:
@@ -155,7 +155,7 @@ def assumed(reference: str) -> str:
 
 
 def added(reference: str) -> None:
-    """A brought checkpoint: its card and the way to its first audit."""
+    """A brought checkpoint: the way to its first audit, and its card."""
     if st.session_state.get("bring.added") == reference:
         st.success("Added. It is listed in this session only, under its content hash.", icon=":material/check_circle:")
     if note := assumed(reference):

@@ -11,6 +11,7 @@ import streamlit as st
 from PIL import Image
 
 OWN, GREY, ACCENT = "#0072B2", "#8A8F98", "#D55E00"
+TEXT = "#777D87"  # contrast above 4:1 on the light and on the dark page alike
 DIVERGING = [[0.0, "#2166AC"], [0.5, "#F7F7F7"], [1.0, "#E08214"]]
 SIDE = 300  # px, height of the pictures in a row
 
@@ -90,6 +91,7 @@ def heatmap(
         margin={"l": 0, "r": 0, "t": 4, "b": 4},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": TEXT},
         dragmode=False,
     )
     return figure

@@ -186,6 +186,7 @@ def _sample(page: str, card: ModelCard) -> str:
         "Defect class",
         dataset.classes,
         key=f"{page}.class",
+        persist_state="session",
         help="Generated wafer maps in the nine classes of WM-811K.",
     )
     first = dataset.classes.index(name)
@@ -196,7 +197,7 @@ def _sample(page: str, card: ModelCard) -> str:
         caption=[str(n + 1) for n in range(5)],
         alt=[f"{name} wafer {n + 1}" for n in range(5)],
     )
-    number = st.number_input("Wafer of this class", 1, PER_CLASS, key=f"{page}.number")
+    number = st.number_input("Wafer of this class", 1, PER_CLASS, key=f"{page}.number", persist_state="session")
     return f"synthetic:sample:{indices[number - 1]}"
 
 

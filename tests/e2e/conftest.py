@@ -23,7 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]  # fmt: skip
-PATIENCE = 120.0  # seconds; machines that run tests are noisy
+PATIENCE = float(os.environ.get("TRIPLECHECK_PATIENCE", 240))  # seconds to wait for what must come; machines are noisy
+METRICS = """() => {
+  const all = [...document.querySelectorAll('[data-testid="stMetric"]')];
+  const fresh = all.filter(m => !m.closest('[data-stale="true"]'));
+  const text = (m, part) => m.querySelector(`[data-testid="stMetric${part}"]`)?.innerText.trim() ?? "";
+  return Object.fromEntries(fresh.map(m => [text(m, "Label"), text(m, "Value")]));
+}"""
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 
@@ -125,13 +131,36 @@ class Visitor:
         self.page.keyboard.press("Enter")
         self.page.get_by_role("option").first.wait_for(state="detached")
 
-    def numbers(self) -> dict[str, str]:
-        """Labels and values of the metric card, once it is there."""
-        self.page.get_by_test_id("stMetric").nth(3).wait_for()
-        self.settle()
-        cards = self.page.get_by_test_id("stMetric")
-        pairs = [cards.nth(place).inner_text().split("\n") for place in range(cards.count())]
-        return {lines[0].strip(): lines[-1].strip() for lines in pairs}
+    def until(self, what: str, test: Callable[[], Any]) -> Any:
+        """Look again until ``test`` gives something; browser events are handled meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while not (found := test()):
+            assert time.monotonic() < end, f"waited in vain for {what}; the page says:\n" + self.text()
+            self.page.wait_for_timeout(150)
+        return found
+
+    def text(self) -> str:
+        return self.page.locator("main").first.inner_text()[:3000]
+
+    def numbers(self, unlike: dict[str, str] | None = None) -> dict[str, str]:
+        """Labels and values of the metric card, once it is there, up to date and other than ``unlike``."""
+        return self.until("numbers", lambda: (found := self._numbers()) != unlike and found)
+
+    def see(self, expected: dict[str, str]) -> None:
+        """Wait until the metric card reads so."""
+        self.until(f"{expected}", lambda: self._numbers() == expected)
+
+    def _numbers(self) -> dict[str, str]:
+        found: dict[str, str] = self.page.evaluate(METRICS)
+        return found if len(found) == 4 else {}
+
+    def options(self, key: str) -> list[str]:
+        """What a select box offers."""
+        self.at(key).locator("input").click()
+        self.page.get_by_role("option").first.wait_for()
+        found = [text.strip() for text in self.page.get_by_role("option").all_inner_texts()]
+        self.page.keyboard.press("Escape")
+        return found
 
     def upload(self, key: str, name: str, data: bytes) -> None:
         """Hand a file to an uploader."""
