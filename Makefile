@@ -34,4 +34,6 @@ $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/app
 
 $(STAMPS)/bench: requirements-bench.txt $(STAMPS)/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	# Without its dependencies: it would replace the headless OpenCV that grad-cam brings.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "quantus>=0.6,<1"
 	touch $@

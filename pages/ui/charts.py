@@ -76,7 +76,7 @@ def heatmap(
             opacity=opacity,
             colorscale=DIVERGING if signed else "Cividis",
             colorbar={
-                "title": {"text": f"evidence<br>({scope})", "side": "top"},
+                "title": {"text": f"evidence ({scope})", "side": "right"},
                 "thickness": 12,
                 "len": 1.0,
                 "tickformat": ".2g",
@@ -84,11 +84,11 @@ def heatmap(
             hovertemplate="row %{y}, column %{x}<br>%{z:.4g}<extra></extra>",
         )
     )
-    figure.update_xaxes(visible=False, range=[-0.5, columns - 0.5], constrain="domain")
-    figure.update_yaxes(visible=False, range=[rows - 0.5, -0.5], scaleanchor="x", constrain="domain")
+    figure.update_xaxes(visible=False, range=[-0.5, columns - 0.5], constrain="domain", constraintoward="left")
+    figure.update_yaxes(visible=False, range=[rows - 0.5, -0.5], scaleanchor="x", constrain="domain", constraintoward="top")
     figure.update_layout(
         height=height,
-        margin={"l": 0, "r": 0, "t": 4, "b": 4},
+        margin={"l": 0, "r": 0, "t": 0, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": TEXT},

@@ -13,7 +13,7 @@ from tests.bench.report import Row, say
 from tests.bench.stage import Options, named
 from tests.e2e.conftest import CHROMIUM, FLAGS, METRICS, Server, Visitor, running
 
-CLASSES = ("Donut", "Edge-Ring", "Scratch", "Center", "Loc")
+CLASSES = ("Donut", "Edge-Loc", "Scratch", "Center", "Random")  # none is START's
 FILLS = ("zero", "blur", "image-mean", "zero-normalised", "shuffle")
 START = "synthetic:sample:3"
 # From the Enter key until a curve is drawn, and until the finished audit's numbers are there; milliseconds.
