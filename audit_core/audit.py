@@ -29,7 +29,7 @@ from audit_core.curves import (
     score_points,
     table,
 )
-from audit_core.errors import BadData, BadImage, InvalidParameter, Refused
+from audit_core.errors import AuditError, BadImage, InvalidParameter, Refused
 from audit_core.explainers import EXPLAINERS, Explainer
 from audit_core.fills import FILLS
 from audit_core.fills.base import Fill, FillContext
@@ -462,16 +462,21 @@ def perturbed(record: AuditRecord, bench: Workbench, curve: str, step: int) -> n
 
 
 def with_image(record: AuditRecord, bench: Workbench) -> AuditSpec:
-    """The record's spec, its image replaced by the recorded model input where the upload is gone."""
+    """The record's spec, its image replaced by the recorded model input where the reference opens nothing here."""
     try:
         bench.source(record.spec.image)
-    except (BadData, BadImage):
-        values = np.array(record.pixels).transpose(1, 2, 0)
-        if values.shape[2] not in (1, 3):
-            raise
-        name = str(record.provenance.get("image", "recorded input"))
-        return replace(record.spec, image=bench.keep_image(SourceImage(values, False, name)))
+    except AuditError:
+        return with_recorded_input(record, bench)
     return record.spec
+
+
+def with_recorded_input(record: AuditRecord, bench: Workbench) -> AuditSpec:
+    """The record's spec on the very input that it carries; ``BadImage`` for other than 1 or 3 channels."""
+    values = np.array(record.pixels).transpose(1, 2, 0)
+    if values.shape[2] not in (1, 3):
+        raise BadImage(f"the recorded input has {values.shape[2]} channels; only 1 or 3 can be opened as an image")
+    name = str(record.provenance.get("image", "recorded input"))
+    return replace(record.spec, image=bench.keep_image(SourceImage(values, False, name)))
 
 
 @dataclass(frozen=True)

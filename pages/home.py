@@ -72,7 +72,7 @@ for column, (name, title, change) in zip(
         )
         charts.curve(spec, f"home.{name}", f"{title} curve against random order")
         effect = record.advantage[name]
-        st.caption(f"AUC {wording.number(curve.auc())}; better than random by {wording.interval(effect)}")
+        st.caption(f"AUC {wording.number(curve.auc())}; advantage over random {wording.interval(effect)}")
 with st.container(horizontal=True, vertical_alignment="center"):
     wording.badge(judged.word, judged.sentence)
     wording.badge(record.badge, record.badge_sentence)

@@ -288,8 +288,8 @@ def test_a_heatmap_comes_with_its_numbers():
 def test_least_important_first_turns_the_directions():
     record = make_record(direction="least")
     words = [text.get_text() for text in drawn(record)[1]]
-    assert {"↑ Deletion", "↓ Insertion", "↑ higher is better", "difference to random"} <= set(words)
-    assert any(word.startswith("< 0 is better") for word in words)
+    assert {"↑ Deletion", "↓ Insertion", "↑ higher is better", "advantage over random"} <= set(words)
+    assert any(word.startswith("> 0 is better") for word in words)
 
 
 def test_the_target_is_listed_however_unlikely():

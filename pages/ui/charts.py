@@ -85,7 +85,9 @@ def heatmap(
         )
     )
     figure.update_xaxes(visible=False, range=[-0.5, columns - 0.5], constrain="domain", constraintoward="left")
-    figure.update_yaxes(visible=False, range=[rows - 0.5, -0.5], scaleanchor="x", constrain="domain", constraintoward="top")
+    figure.update_yaxes(
+        visible=False, range=[rows - 0.5, -0.5], scaleanchor="x", constrain="domain", constraintoward="top"
+    )
     figure.update_layout(
         height=height,
         margin={"l": 0, "r": 0, "t": 0, "b": 8},

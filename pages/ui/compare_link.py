@@ -28,7 +28,7 @@ def decode(text: str, place: int) -> tuple[Triple, int]:
     if len(parts) not in (3, 4) or not all(parts):
         found = repr(text[:120])
         raise InvalidParameter(f"a triple in the link reads checkpoint|explainer|fill, got {found}; it is left out")
-    slot = int(parts[3]) if len(parts) == 4 and parts[3].isdigit() and int(parts[3]) < PLACES else place
+    slot = int(parts[3]) if len(parts) == 4 and parts[3] in "012345" else place
     return Triple(parts[0], Choice.parse(parts[1]), Choice.parse(parts[2])), slot
 
 

@@ -104,7 +104,7 @@ def card(record: AuditRecord, shared: Mapping[str, str]) -> None:
         area = wording.number(getattr(record, f"{kind}_auc"))
         st.markdown(f"{title} AUC {direction[0]} **{area}**", help=f"Area under the {kind} curve; {direction[2:]}.")
         st.caption(
-            f"better than random by {_unbroken(wording.interval(effect))}"
+            f"advantage over random {_unbroken(wording.interval(effect))}"
             if effect
             else "no random level (needs two orders)"
         )

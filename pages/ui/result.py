@@ -173,7 +173,7 @@ def _metric(column, record: AuditRecord, name: str) -> None:
     )
     column.caption(f"normalised by the untouched score: {wording.number(record.normalised(area))}")
     column.caption(
-        f"better than random by {wording.interval(effect)}" if effect else "no random level (needs two orders)"
+        f"advantage over random {wording.interval(effect)}" if effect else "no random level (needs two orders)"
     )
 
 

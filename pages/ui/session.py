@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import streamlit as st
 
+from audit_core import audit
 from audit_core.errors import AuditError
 from audit_core.export import is_card, read_card
 from audit_core.record import AuditRecord
@@ -43,5 +45,11 @@ def take_upload(page: str, file) -> None:
 
 
 def open_card(data: bytes) -> AuditRecord:
-    """The record inside an exported card; what its sender measured, until verified here."""
-    return read_card(data)
+    """The record inside an exported card; what its sender measured, until verified here.
+
+    A card may name files of this server through a data set; only samples and uploads are opened, else its own input.
+    """
+    record = read_card(data)
+    if record.spec.image.startswith(("synthetic:", "upload:")):
+        return record
+    return replace(record, spec=audit.with_recorded_input(record, resources.bench()))

@@ -117,7 +117,7 @@ def test_an_upload_is_audited_shared_downloaded_and_verified(visitor: Any, arriv
     guest = arrive()
     guest.page.goto(page.url)
     guest.see(shown)
-    guest.says("Image of the opened link")
+    assert guest.options("spot.upload") == ["Image of the opened link"]
     guest.fine()
 
     record = read_record(visitor.download("Record (JSON)"))

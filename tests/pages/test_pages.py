@@ -19,6 +19,7 @@ from helpers import make_record
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from audit_core.data import Folder
 from audit_core.examples import examples
 from audit_core.explainers import EXPLAINERS
 from audit_core.export import card_png
@@ -267,6 +268,20 @@ def test_text_of_a_strangers_card_is_shown_literally() -> None:
     assert not at.exception
     at.button(key="spot.close").click().run()
     assert not any("Opened from a file" in info.value for info in at.info)
+
+
+def test_a_card_cannot_make_the_server_open_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret.png").write_bytes(png())
+    touched: list[str] = []
+    for name in ("image", "mean_pixels", "__len__"):
+        monkeypatch.setattr(Folder, name, lambda self, *args, name=name: touched.append(name))
+    record = make_record(size=64, image=f"folder(path={tmp_path}):all:0", fill="dataset-mean")
+    at = spot(image="upload:" + "0" * 64)
+    at.file_uploader(key="spot.file").upload("card.png", card_png(record)).run()
+    assert not at.exception
+    assert "Opened from a file" in at.info[0].value
+    assert at.session_state["opened"].spec.image.startswith("upload:")
+    assert touched == []
 
 
 @pytest.mark.parametrize(
