@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import streamlit as st
 
+LATE = 5.0  # seconds for which an address that we replaced may still come back from the browser
 DEFAULTS = {
     "checkpoint": "wafer-vit-tiny",
     "explainer": "rollout",
@@ -28,7 +30,7 @@ def words(page: str) -> tuple[dict[str, str], bool]:
     last = f"{page}.written"
     asked = {name: value for name, value in st.query_params.to_dict().items() if name in DEFAULTS}
     known = st.session_state.get(f"{page}.words")
-    if asked and asked != st.session_state.get(last):
+    if asked and asked != st.session_state.get(last) and not _late(page, asked):
         return {**DEFAULTS, **asked}, True
     return dict(known or DEFAULTS), known is None
 
@@ -39,10 +41,20 @@ def address() -> str:
     return f"{base}?{urlencode(st.query_params.to_dict())}"
 
 
+def _late(page: str, asked: dict[str, str]) -> bool:
+    """Whether this is our own last but one address: the browser sends it until it has heard of the newer one."""
+    past = st.session_state.get(f"{page}.past", [])
+    return any(words == asked and time.monotonic() - replaced < LATE for replaced, words in past)
+
+
 def remember(page: str, current: Mapping[str, str]) -> None:
     """Write what differs from the defaults into the URL (the four names always), and keep it for page switches."""
     named = ("checkpoint", "explainer", "fill", "image")
     shown = {name: value for name, value in current.items() if name in named or value != DEFAULTS[name]}
+    before, now = st.session_state.get(f"{page}.written"), time.monotonic()
+    if before not in (None, shown):
+        past = [one for one in st.session_state.get(f"{page}.past", []) if now - one[0] < LATE]
+        st.session_state[f"{page}.past"] = [*past, (now, before)]
     st.session_state[f"{page}.words"] = dict(current)
     st.session_state[f"{page}.written"] = shown
     if st.query_params.to_dict() != shown:

@@ -18,6 +18,13 @@ def key_of(page: str, kind: str, name: str, parameter: str) -> str:
     return f"{page}.{kind}.{name}.{parameter}"
 
 
+def hold(key: str) -> None:
+    """Call before a widget is drawn that may have been out of sight: the browser forgets such a widget's value and
+    would send the default in its place; a value that is set here is sent to the browser first."""
+    if key in st.session_state:
+        st.session_state[key] = st.session_state[key]
+
+
 def seed(page: str, registry: Registry, choice: Choice) -> None:
     """Set the widgets of ``choice`` to its parameters before they are drawn."""
     full = dict(registry.complete(choice).params)
@@ -41,6 +48,7 @@ def _widget(key: str, parameter: Parameter, card: ModelCard | None) -> Any:  # A
     label = f"{label} ({unit})" if unit else label
     shared: Mapping[str, Any] = {"key": key, "help": parameter.limit.help or None}
     st.session_state.setdefault(key, parameter.default)
+    hold(key)
     if parameter.type is bool:
         return st.toggle(label, **shared)
     if parameter.name == "layer" and card is not None:

@@ -182,6 +182,8 @@ def image(page: str, card: ModelCard) -> str | None:
 
 def _sample(page: str, card: ModelCard) -> str:
     dataset, _ = dataset_of("synthetic:sample:0")
+    for key in (f"{page}.class", f"{page}.number"):
+        params.hold(key)
     name = st.selectbox(
         "Defect class",
         dataset.classes,
@@ -247,6 +249,9 @@ def target(page: str, card: ModelCard, labelled: bool) -> str:
 
 def settings(page: str) -> dict[str, str]:
     """Everything else that can change a number."""
+    names = ("steps", "patch", "direction", "quantity", "controls", "seed", "precision")
+    for name in names:
+        params.hold(f"{page}.{name}")
     with st.expander("Curve settings", icon=":material/settings:"):
         st.number_input(
             "Steps", 1, 200, key=f"{page}.steps", help="Points after the untouched image; the last reaches 100 %."
@@ -266,5 +271,4 @@ def settings(page: str) -> dict[str, str]:
             help="Orders behind the grey band; two or more give an interval.",
         )
         st.number_input("Seed", 0, 2**31 - 1, key=f"{page}.seed", help="Fixes masks, noise, random orders and ties.")
-    names = ("steps", "patch", "direction", "quantity", "controls", "seed", "precision")
     return {name: str(st.session_state[f"{page}.{name}"]) for name in names}
