@@ -145,7 +145,7 @@ def resolve_target(target: str, card: ModelCard, label: int | None, predicted: i
         return label
     if target in card.classes:
         return card.classes.index(target)
-    if target.isdigit() and int(target) < len(card.classes):
+    if target.isascii() and target.isdigit() and len(target) < 10 and int(target) < len(card.classes):
         return int(target)
     shown = ", ".join(card.classes[:12]) + (" …" if len(card.classes) > 12 else "")
     raise InvalidParameter(f"target must be predicted, label, a class or its index; got {target!r}. Classes: {shown}")

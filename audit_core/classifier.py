@@ -100,7 +100,7 @@ class Classifier:
         self.module = module.to(device).to(memory_format=self.layout)
         self.mean = torch.tensor(card.mean, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(card.std, device=device).view(1, -1, 1, 1)
-        self.batch = BatchSize((16, 32, 64) if device.type == "cpu" else (64, 128, 256, 512))
+        self.batch = BatchSize((16, 32, 64, 128) if device.type == "cpu" else (64, 128, 256, 512))
         self.forwards = 0
         self.lock = threading.RLock()
 
