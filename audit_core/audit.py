@@ -20,7 +20,6 @@ from audit_core.borrow import untouched_random_state
 from audit_core.classifier import Classifier
 from audit_core.curves import (
     CurveTable,
-    Points,
     changed_pixels,
     cuts,
     fractions,
@@ -517,4 +516,4 @@ def verify(record: AuditRecord, bench: Workbench, report: Report = silent) -> Ve
     return Verification(record.key, same, maps, curves, TOLERANCE, note)
 
 
-__all__ = ["Partial", "Points", "Prepared", "find", "prepare", "run", "spec", "verify"]
+__all__ = ["Partial", "Prepared", "find", "prepare", "run", "spec", "verify"]

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -403,4 +403,4 @@ def print_line(line: str) -> None:
     sys.stderr.flush()
 
 
-__all__ = ["Run", "Trainer", "balanced_recipe", "new_run", "print_line", "replace", "save_weights"]
+__all__ = ["Run", "Trainer", "balanced_recipe", "new_run", "print_line", "save_weights"]
