@@ -243,19 +243,20 @@ def checkpoint_reference(options: argparse.Namespace, bench: Any) -> str:  # Any
             f"{options.checkpoint} is a file: give its architecture too, for example --arch resnet18"
         )
     classes = options.classes.read_text(encoding="utf-8").split("\n") if options.classes else None
-    return str(
-        bench.add_checkpoint(
-            path.read_bytes(),
-            path.name,
-            options.arch,
-            options.num_classes,
-            options.in_chans,
-            options.img_size,
-            _numbers(options.mean, "mean"),
-            _numbers(options.std, "std"),
-            [line.strip() for line in classes if line.strip()] if classes else None,
-        )
+    reference = bench.add_checkpoint(
+        path.read_bytes(),
+        path.name,
+        options.arch,
+        options.num_classes,
+        options.in_chans,
+        options.img_size,
+        _numbers(options.mean, "mean"),
+        _numbers(options.std, "std"),
+        [line.strip() for line in classes if line.strip()] if classes else None,
     )
+    if notes := bench.notes(reference):
+        print(f"{path.name}, read off the file or assumed: {'; '.join(notes)}", file=sys.stderr)
+    return reference
 
 
 def image_reference(text: str, bench: Any) -> str:  # Any: Workbench

@@ -190,11 +190,16 @@ class JobManager:
             else:
                 self._stop(job, "cancelled")
 
-    def wait(self, job_id: str, timeout: float | None = None) -> Snapshot | None:
-        """Block until the job is final or ``timeout`` seconds are over; its state then. Keeps it alive meanwhile."""
+    def wait(self, job_id: str, timeout: float | None = None, partial: bool = False) -> Snapshot | None:
+        """Block until the job is final or ``timeout`` seconds are over; its state then. Keeps it alive meanwhile.
+
+        With ``partial`` a first partial result ends the wait, too.
+        """
         end = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while (job := self._jobs.get(job_id)) is not None and job.state not in FINAL:
+                if partial and job.version:
+                    break
                 left = 1.0 if end is None else end - time.monotonic()
                 if left <= 0:
                     break

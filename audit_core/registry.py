@@ -24,6 +24,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, type[T]] = {}
+        self._parameters: dict[str, dict[str, Parameter]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
         """Class decorator. The same class may register again (a page reload does); another one may not."""
@@ -36,8 +37,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 raise TypeError(f"{entry.__qualname__} must be a frozen dataclass: its fields are its cache key")
             if not (entry.__doc__ or "").strip() or (entry.__doc__ or "").startswith(f"{entry.__name__}("):
                 raise TypeError(f"{entry.__qualname__} needs a docstring: it is the help text on the page")
-            parameters(entry)
-            self._entries[name] = entry
+            self._entries[name], self._parameters[name] = entry, parameters(entry)
             return entry
 
         return add
@@ -45,7 +45,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def build(self, choice: Choice) -> T:
         """The entry named by ``choice`` with its parameters, checked; missing ones take their defaults."""
         entry, owner = self[choice.name], f"{self.kind} {choice.name!r}"
-        known = parameters(entry)
+        known = self._parameters[choice.name]
         if unknown := sorted(set(dict(choice.params)) - set(known)):
             has = ", ".join(known) or "no parameters"
             raise InvalidParameter(f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has {has}")
@@ -58,7 +58,8 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     def parameters(self, name: str) -> dict[str, Parameter]:
         """The parameters of the entry, for widgets, help and documentation."""
-        return parameters(self[name])
+        self[name]  # an unknown name gets its sentence
+        return dict(self._parameters[name])
 
     def help(self, name: str) -> str:
         """The entry's docstring without indentation."""

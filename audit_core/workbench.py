@@ -134,8 +134,14 @@ class Workbench:
             raise BadCheckpoint(str(error)) from None
         reference = "custom:" + key(weights=loaded.card.weights_sha256, options=options)[:20]
         self.store.put_bytes(f"weights:{reference}", data)
-        self.store.put_json(f"card:{reference}", {"card": json.loads(loaded.card.to_json()), "options": options})
+        kept = {"card": json.loads(loaded.card.to_json()), "options": options, "notes": list(loaded.notes)}
+        self.store.put_json(f"card:{reference}", kept)
         return reference
+
+    def notes(self, checkpoint: str) -> tuple[str, ...]:
+        """What was read off a user's weights or assumed about them because nobody declared it; else empty."""
+        raw = self.store.get_json(f"card:{checkpoint}") if checkpoint.startswith("custom:") else None
+        return tuple(raw.get("notes", ())) if raw else ()
 
     def add_image(self, data: bytes, name: str) -> str:
         """Read an uploaded image, keep it in the store and return its reference "upload:SHA256"."""

@@ -400,7 +400,8 @@ def load_custom(
         narrowed=entry.narrowed if entry else UNKNOWN,
         weights_sha256=hashlib.sha256(data).hexdigest(),
     )
-    return Loaded(card, module, (*state.notes, *notes, *said))
+    named = () if classes is not None else ("class names: numbered, as none were given",)
+    return Loaded(card, module, (*state.notes, *notes, *said, *named))
 
 
 def _outline(arch: str) -> nn.Module:

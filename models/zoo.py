@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Loaded:
 def names(folder: Path = WEIGHTS) -> tuple[str, ...]:
     """Names of all shipped checkpoints, in the order ViT, Swin, ResNet, DenseNet, then any other family."""
     order = {family: place for place, family in enumerate(FAMILIES)}
-    cards = [(ModelCard.from_json(path.read_text(encoding="utf-8")), path.stem) for path in folder.glob("*.json")]
+    cards = [(_read(path), path.stem) for path in folder.glob("*.json")]
     return tuple(stem for _, stem in sorted((order.get(c.family, len(order)), stem) for c, stem in cards))
 
 
@@ -40,7 +41,17 @@ def card(name: str, folder: Path = WEIGHTS) -> ModelCard:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"no shipped checkpoint is called {name!r}.{hint} Known: {', '.join(known) or 'none'}")
-    return ModelCard.from_json((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return _read(folder / f"{name}.json")
+
+
+def _read(path: Path) -> ModelCard:
+    """The card in a file; parsed anew only when the file changed, as pages ask for it many times a click."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(path: Path, changed: int) -> ModelCard:
+    return ModelCard.from_json(path.read_text(encoding="utf-8"))
 
 
 def load(name: str, folder: Path = WEIGHTS) -> Loaded:

@@ -38,7 +38,7 @@ judged = verdict(record)
 st.subheader("A finished audit", anchor=False)
 st.caption(
     wording.plain(
-        f"{machine.family(record)} · Attention Rollout · black fill · a generated “{record.classes[record.label]}” map"
+        f"{machine.family(record)} · Attention Rollout · zero fill · a generated “{record.classes[record.label]}” map"
         if record.label is not None
         else str(record.spec.triple)
     )

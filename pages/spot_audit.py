@@ -89,9 +89,11 @@ st.session_state[f"{PAGE}.job"] = prepared.key
 
 record = work.finished(prepared)
 if record is None:
+    work.start(prepared, PAGE)
+    record = work.soon(prepared)
+if record is None:
     cost = prepared.explainer.cost(card)
     forwards = cost.forwards + 2 + 2 * (spec.steps - 1) * (1 + spec.controls)
-    work.start(prepared, PAGE)
     st.caption(f"At most {forwards:,} forwards and {cost.backwards} backwards.")
     work.panel(prepared.key, result.draw_partial)
     st.stop()

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "docs" / "audit-record.schema.json").read_text())
 QUICK = ["--steps", "4", "--controls", "2", "--device", "cpu"]
+IMAGE = ("--image", "synthetic:sample:0")
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +190,15 @@ def test_a_brought_checkpoint_and_an_image_file(capsys, small_resnet, tmp_path):
     assert found["map"]["values"]["shape"] == [64, 64]
     record = loads(json.dumps(found))
     assert record.pixels.shape == (3, 64, 64)
+
+
+def test_what_was_read_off_a_brought_checkpoint_or_assumed_is_said(capsys, small_resnet):
+    brought = ("--checkpoint", str(small_resnet), "--arch", "resnet10t", "--img-size", "64", "--mean", "0.5,0.5,0.5")
+    assert main(["audit", *brought, "--explainer", "input-intensity", "--fill", "zero", *IMAGE, *QUICK]) == 0
+    said = capsys.readouterr().err
+    for words in ("num_classes=5 read off the head", "in_chans=3 read off the first", "std=", "class names"):
+        assert words in said
+    assert "mean=" not in said
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

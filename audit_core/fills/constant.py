@@ -20,7 +20,7 @@ class Zero(Fill):
     removes failed dies only, on three-level ones it turns dies into background.
     """
 
-    title: ClassVar[str] = "Black (zero)"
+    title: ClassVar[str] = "Zero (black)"
 
     def substrate(self, images: torch.Tensor, context: FillContext) -> torch.Tensor:
         return torch.zeros_like(images)

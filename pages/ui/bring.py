@@ -14,14 +14,6 @@ LIMITS = (
     ("Channels", "in_chans", 1, 64),
     ("Image side (px)", "img_size", 8, 2048),
 )
-WORDS = {
-    "num_classes": "number of classes",
-    "in_chans": "channels",
-    "img_size": "image side",
-    "mean": "mean",
-    "std": "standard deviation",
-    "classes": "class names",
-}
 DECLARED = (
     "Pixels are in [0, 1]; the network sees (pixel − mean) / deviation. Empty: as timm declares for the architecture."
 )
@@ -143,23 +135,13 @@ def _names(text: str, listed) -> list[str] | None:
     return [line.strip() for line in text.splitlines() if line.strip()] or None
 
 
-def assumed(reference: str) -> str:
-    """What was not declared when the checkpoint was added, in one sentence; "" when all was."""
-    raw = resources.bench().store.get_json(f"card:{reference}")
-    missing = [WORDS[name] for name, value in (raw or {}).get("options", {}).items() if name in WORDS and value is None]
-    if not missing:
-        return ""
-    return (
-        f"Not declared, so read off the weights or taken from the architecture: {', '.join(missing)}. Check them below."
-    )
-
-
 def added(reference: str) -> None:
     """A brought checkpoint: the way to its first audit, and its card."""
     if st.session_state.get("bring.added") == reference:
         st.success("Added. It is listed in this session only, under its content hash.", icon=":material/check_circle:")
-    if note := assumed(reference):
-        st.info(wording.plain(note), icon=":material/help:")
+    if notes := resources.bench().notes(reference):
+        said = wording.plain(f"Read off the file or assumed: {'; '.join(notes)}. Check it on the card below.")
+        st.info(said, icon=":material/help:")
     if st.button("Audit with it", key=f"bring.audit.{reference}", type="primary", icon=":material/arrow_forward:"):
         st.switch_page("pages/spot_audit.py", query_params={"checkpoint": reference, "explainer": "grad-cam"})
     cards.draw(resources.bench().card(reference), f"card.{reference}")

@@ -37,7 +37,8 @@ def words() -> tuple[dict[str, str], list[str], bool]:
     asked = {name: value for name, value in st.query_params.to_dict().items() if name in SHARED}
     triples = st.query_params.get_all("triple")
     known = st.session_state.get("compare.words")
-    if (asked or triples) and (asked, triples) != st.session_state.get("compare.written"):
+    news = (asked, triples) != st.session_state.get("compare.written") and not link.late("compare", (asked, triples))
+    if (asked or triples) and news:
         return {**SHARED, **asked}, triples, True
     if known:
         return dict(known[0]), list(known[1]), False
@@ -49,7 +50,7 @@ def remember(shared: Mapping[str, str], triples: Iterable[str]) -> None:
     shown = {name: value for name, value in shared.items() if name == "image" or value != SHARED[name]}
     listed = list(triples)
     st.session_state["compare.words"] = (dict(shared), listed)
-    st.session_state["compare.written"] = (shown, listed)
+    link.note("compare", (shown, listed))
     wanted = {**shown, **({"triple": listed} if listed else {})}
     if {name: st.query_params.get_all(name) for name in st.query_params} != {
         name: value if isinstance(value, list) else [value] for name, value in wanted.items()

@@ -33,7 +33,7 @@ def native(card: ModelCard) -> str:
 
 
 def defaults() -> list[Triple]:
-    """Every shipped checkpoint with its native explainer, under black."""
+    """Every shipped checkpoint with its native explainer, under zero fill."""
     return [Triple(name, Choice(native(zoo.card(name))), Choice("zero")) for name in zoo.names()[:PLACES]]
 
 

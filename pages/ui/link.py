@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -30,7 +31,7 @@ def words(page: str) -> tuple[dict[str, str], bool]:
     last = f"{page}.written"
     asked = {name: value for name, value in st.query_params.to_dict().items() if name in DEFAULTS}
     known = st.session_state.get(f"{page}.words")
-    if asked and asked != st.session_state.get(last) and not _late(page, asked):
+    if asked and asked != st.session_state.get(last) and not late(page, asked):
         return {**DEFAULTS, **asked}, True
     return dict(known or DEFAULTS), known is None
 
@@ -41,21 +42,26 @@ def address() -> str:
     return f"{base}?{urlencode(st.query_params.to_dict())}"
 
 
-def _late(page: str, asked: dict[str, str]) -> bool:
+def late(page: str, asked: Any) -> bool:  # Any: whatever the page writes, compared only
     """Whether this is our own last but one address: the browser sends it until it has heard of the newer one."""
     past = st.session_state.get(f"{page}.past", [])
     return any(words == asked and time.monotonic() - replaced < LATE for replaced, words in past)
+
+
+def note(page: str, shown: Any) -> None:
+    """Keep what is about to be written into the address, and for a while what it replaces; see :func:`late`."""
+    before, now = st.session_state.get(f"{page}.written"), time.monotonic()
+    if before not in (None, shown):
+        past = [one for one in st.session_state.get(f"{page}.past", []) if now - one[0] < LATE]
+        st.session_state[f"{page}.past"] = [*past, (now, before)]
+    st.session_state[f"{page}.written"] = shown
 
 
 def remember(page: str, current: Mapping[str, str]) -> None:
     """Write what differs from the defaults into the URL (the four names always), and keep it for page switches."""
     named = ("checkpoint", "explainer", "fill", "image")
     shown = {name: value for name, value in current.items() if name in named or value != DEFAULTS[name]}
-    before, now = st.session_state.get(f"{page}.written"), time.monotonic()
-    if before not in (None, shown):
-        past = [one for one in st.session_state.get(f"{page}.past", []) if now - one[0] < LATE]
-        st.session_state[f"{page}.past"] = [*past, (now, before)]
     st.session_state[f"{page}.words"] = dict(current)
-    st.session_state[f"{page}.written"] = shown
+    note(page, shown)
     if st.query_params.to_dict() != shown:
         st.query_params.from_dict(shown)

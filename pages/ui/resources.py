@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -36,7 +38,13 @@ def bench() -> Workbench:
 
     # The web server needs a core, else pages answer late while an audit runs.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-    return Workbench(store())
+    found = Workbench(store())
+    # Streamlit collects garbage after every script run, with every poll of a job: a fifth of a second each time, the
+    # interpreter held, for as long as torch's million objects are among those looked at. They stay for good: say so.
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # a process that ends looks at everything once more, as libraries expect
+    return found
 
 
 def owner() -> str:

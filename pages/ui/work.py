@@ -14,6 +14,7 @@ from audit_core.record import AuditRecord
 from pages.ui import resources, wording
 
 POLL = 0.35  # seconds between looks at a running job
+PATIENCE = 0.3  # seconds for which a new job may hold the page back, so that it is drawn with a curve at once
 
 
 def finished(prepared: Prepared) -> AuditRecord | None:
@@ -40,6 +41,12 @@ def start(prepared: Prepared, page: str) -> None:
         submit(prepared)
     except AuditError as problem:
         st.error(wording.plain(str(problem)), icon=":material/error:")
+
+
+def soon(prepared: Prepared) -> AuditRecord | None:
+    """Give a new job a moment for its first points; the record where that was enough for all of them."""
+    now = resources.jobs().wait(prepared.key, PATIENCE, partial=True)
+    return now.result if now is not None and now.state == jobs.DONE else None
 
 
 def _again(prepared: Prepared) -> None:
