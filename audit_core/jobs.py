@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit_core.errors import AuditError
+from audit_core.memory import give_back
 
 # Plain strings: an enumeration's members lose their identity when a page reload imports this module again.
 QUEUED, RUNNING, STOPPING, DONE, FAILED, CANCELLED = "queued", "running", "stopping", "done", "failed", "cancelled"
@@ -313,6 +314,7 @@ class JobManager:
                     return False
                 self._changed.wait()
         self._run(job)
+        give_back()
         return True
 
     def _take(self, device: str) -> _Job | None:

@@ -550,3 +550,30 @@ print("end", flush=True)
 def test_a_running_job_does_not_hold_the_process(code: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert (result.returncode, result.stdout) == (0, "end\n"), result.stderr
+
+
+def test_memory_goes_back_after_a_job(manager: JobManager) -> None:
+    """Resident size after work that frees many pieces is that of before; measured in a process of its own."""
+    code = """
+import numpy as np
+from audit_core.jobs import JobManager
+
+def resident():
+    return int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024
+
+def work(context):
+    kept = [np.ones(2_000) for _ in range(10_000)]  # 160 MB in pieces below the size that is mapped on its own
+    kept = kept[::1000]  # pieces that stay hold the others' pages
+    return resident()
+
+manager = JobManager()
+manager.submit("1", "", work, "ann")
+manager.wait("1")
+manager.submit("2", "", lambda context: None, "ann")
+manager.wait("2")
+print(resident())
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("resident size is read from /proc")
+    found = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert found < 150
