@@ -35,11 +35,10 @@ from audit_core.fills.base import Fill, FillContext
 from audit_core.keys import Choice, canonical, key
 from audit_core.readouts import relation
 from audit_core.record import AuditRecord, Controls, StepProbabilities, from_json
-from audit_core.types import Attribution, AuditSpec, Curve, Effect, SourceImage, Triple
+from audit_core.types import SETTINGS, Attribution, AuditSpec, Curve, Effect, SourceImage, Triple
 from audit_core.workbench import Subject, Workbench, fill_context
 from models.cards import ModelCard
 
-SETTINGS = tuple(name for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image"))
 ALL_CLASSES = 64  # a model of more classes keeps the maps of some only, so those depend on the target
 KEPT_CLASSES = 12  # class probabilities kept along the curves
 FIRST_BATCH = 8  # images in the first batch of a curve, so that the first points show at once
@@ -101,7 +100,9 @@ class Prepared:
         """Identity of the attribution alone, which all fills share (and all targets, where the method gives all)."""
         wide = self.explainer.all_classes and len(self.card.classes) <= ALL_CLASSES
         target, spec = "all" if wide else self.spec.target, self.spec
-        return key(kind="map", **self._cause(), target=target, seed=spec.seed, precision=spec.precision)
+        return key(
+            kind="map", **self._cause(), target=target, against=spec.against, seed=spec.seed, precision=spec.precision
+        )
 
     def _cause(self) -> dict[str, Any]:
         """What an attribution follows from, besides seed and target."""
@@ -129,6 +130,8 @@ def prepare(spec: AuditSpec, bench: Workbench) -> Prepared:
     if reason := explainer.refuse(card) or fill.refuse(context):
         raise Refused(reason)
     resolve_target(spec.target, card, subject.label, 0)
+    if spec.against:
+        resolve_class(spec.against, card, "against")
     return Prepared(spec, card, subject, explainer, fill, context)
 
 
@@ -142,12 +145,30 @@ def resolve_target(target: str, card: ModelCard, label: int | None, predicted: i
                 f"target 'label' was asked for, the image has no label among {card.name}'s classes; choose a class"
             )
         return label
-    if target in card.classes:
-        return card.classes.index(target)
-    if target.isascii() and target.isdigit() and len(target) < 10 and int(target) < len(card.classes):
-        return int(target)
+    return resolve_class(target, card, "target must be predicted, label,")
+
+
+def resolve_class(name: str, card: ModelCard, what: str) -> int:
+    """Model output of a class by name or index; ``InvalidParameter`` lists the classes. what: begins its sentence."""
+    if name in card.classes:
+        return card.classes.index(name)
+    if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(card.classes):
+        return int(name)
     shown = ", ".join(card.classes[:12]) + (" …" if len(card.classes) > 12 else "")
-    raise InvalidParameter(f"target must be predicted, label, a class or its index; got {target!r}. Classes: {shown}")
+    begin = what if " " in what else f"{what} must be"
+    raise InvalidParameter(f"{begin} a class or its index; got {name!r}. Classes: {shown}")
+
+
+def contrast_of(spec: AuditSpec, card: ModelCard, target: int) -> int | None:
+    """Model output that the target is set against; ``InvalidParameter`` when it is the target itself."""
+    if not spec.against:
+        return None
+    contrast = resolve_class(spec.against, card, "against")
+    if contrast == target:
+        raise InvalidParameter(
+            f"the target is {card.classes[target]!r}, and so is the class it was set against; choose another class"
+        )
+    return contrast
 
 
 def find(prepared: Prepared, bench: Workbench) -> AuditRecord | None:
@@ -182,6 +203,7 @@ def compute(
     report(0.0, "Loading the model's prediction", Partial())
     logits = classifier.logits(pixels)[0].cpu()
     target = resolve_target(spec.target, card, prepared.subject.label, int(logits.argmax()))
+    classifier = classifier.against(contrast_of(spec, card, target))
     attribution = explain(prepared, classifier, bench, pixels, target, report, fresh)
     curves = score_curves(prepared, classifier, pixels, attribution.values[0], target, report)
     badge = relation(prepared.explainer.reads, card, str(getattr(prepared.explainer, "layer", "")))
@@ -248,7 +270,7 @@ def explain(
         row = every.classes.index(target)
         error = None if every.error is None else every.error[row][None]
         found = Attribution(
-            every.values[row][None], np.array([target]), False, error, every.forwards, extra=dict(every.extra)
+            every.values[row][None], np.array([target]), every.signed, error, every.forwards, extra=dict(every.extra)
         )
     else:
         found = explainer.attribute(classifier, pixels, torch.tensor([target]), seed, tell)
@@ -430,7 +452,7 @@ def command(spec: AuditSpec) -> str:
         "--image",
         spec.image,
     ]
-    for name in ("target", "steps", "patch", "direction", "quantity", "controls", "seed", "precision"):
+    for name in SETTINGS:
         if getattr(spec, name) != defaults[name].default:
             words += [f"--{name}", str(getattr(spec, name))]
     return shlex.join(words)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from audit_core.borrow import borrowed
 from audit_core.errors import AuditError, InvalidParameter
 from models.cards import ModelCard
 
@@ -91,7 +94,8 @@ class Classifier:
     """A loaded checkpoint on a device.
 
     Takes pixels, float32 (n, channels, rows, columns) in [0, 1], normalises them as the card says and returns
-    logits. ``forwards`` counts the images evaluated; ``lock`` serialises users of the shared module.
+    logits. ``forwards`` counts the images evaluated; ``lock`` serialises users of the shared module; ``contrast``
+    is the class whose logit is taken off every logit (:meth:`against`), None for none.
     """
 
     def __init__(self, card: ModelCard, module: nn.Module, device: torch.device, precision: str = "fp32") -> None:
@@ -103,6 +107,32 @@ class Classifier:
         self.batch = BatchSize((16, 32, 64, 128) if device.type == "cpu" else (64, 128, 256, 512))
         self.forwards = 0
         self.lock = threading.RLock()
+        self.contrast: int | None = None
+
+    def against(self, contrast: int | None) -> Classifier:
+        """The same model, asked why a class *rather than* ``contrast``: each logit less that class's logit.
+
+        Gradients, scores and curves of a target are then those of the logit difference. Shares module and lock.
+        """
+        view = copy.copy(self)
+        view.contrast = contrast
+        return view
+
+    @contextmanager
+    def lend(self) -> Iterator[nn.Module]:
+        """The module for gradients and hooks, eval mode and frozen, answering as :meth:`evaluate`; see ``borrowed``."""
+        with borrowed(self.module) as module:
+            if self.contrast is not None:
+                module.register_forward_hook(lambda _, __, logits: self._contrasted(logits))  # the loan takes it off
+            yield module
+
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """What a method that sees only scores averages: probabilities, or the logit differences of a contrast."""
+        return logits.softmax(1) if self.contrast is None else logits
+
+    def _contrasted(self, logits: torch.Tensor) -> torch.Tensor:
+        """Idempotent: the contrast's own difference is 0."""
+        return logits if self.contrast is None else logits - logits[:, self.contrast, None]
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """(pixels - mean) / std on the device, in the model's memory layout."""
@@ -116,7 +146,7 @@ class Classifier:
     def evaluate(self, normalised: torch.Tensor) -> torch.Tensor:
         """Logits of images that :meth:`normalise` has been applied to, or that were mixed from such images."""
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.module(normalised.contiguous(memory_format=self.layout)).float()
+            logits = self._contrasted(self.module(normalised.contiguous(memory_format=self.layout)).float())
         self.forwards += len(normalised)
         return logits
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_core.errors import AuditError, BadData, InvalidParameter
-from audit_core.types import DIRECTIONS, PRECISIONS, QUANTITIES, AuditSpec
+from audit_core.types import DIRECTIONS, PRECISIONS, QUANTITIES, SETTINGS, AuditSpec
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -59,6 +59,9 @@ def _audit_parser(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--fill", required=True, metavar="NAME[:k=v,…]")
     audit.add_argument("--image", required=True, metavar="PATH|DATASET:SPLIT:INDEX")
     audit.add_argument("--target", default="predicted", metavar="predicted|label|CLASS")
+    audit.add_argument(
+        "--against", default="", metavar="CLASS", help="why the target rather than this class: scores logit differences"
+    )
     for name, text in (
         ("steps", "points after the untouched one"),
         ("patch", "side of the changed square, px"),
@@ -159,10 +162,9 @@ def run_audit(options: argparse.Namespace) -> None:
 
     bench = open_workbench(options.device)
     checkpoint = checkpoint_reference(options, bench)
-    settings = {
-        name: getattr(options, name)
-        for name in ("target", "steps", "patch", "direction", "quantity", "controls", "seed", "precision")
-    }
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    if options.against:
+        settings["quantity"] = "logit"
     wanted = audit.spec(checkpoint, options.explainer, options.fill, image_reference(options.image, bench), **settings)
     record = audit.run(wanted, bench)
     if bench.problem:

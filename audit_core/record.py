@@ -12,7 +12,7 @@ import numpy as np
 
 from audit_core.errors import BadData
 from audit_core.keys import Choice
-from audit_core.types import AuditSpec, Curve, Effect, Triple, read_only
+from audit_core.types import SETTINGS, AuditSpec, Curve, Effect, Triple, read_only
 
 SCHEMA = "triplecheck/audit-record/1"
 
@@ -109,10 +109,7 @@ class AuditRecord:
             "explainer": str(spec.triple.explainer),
             "fill": str(spec.triple.fill),
             "image": spec.image,
-            "settings": {
-                name: getattr(spec, name)
-                for name in ("target", "steps", "patch", "direction", "quantity", "controls", "seed", "precision")
-            },
+            "settings": {name: getattr(spec, name) for name in SETTINGS},
             "classes": list(self.classes),
             "predicted": self.classes[self.predicted],
             "predicted_index": self.predicted,

@@ -69,7 +69,9 @@ class AuditSpec:
 
     image: "DATASET:SPLIT:INDEX" or "upload:SHA256"; target: "predicted", "label" or a class name or index;
     steps: points after the untouched one; patch: side of the square that is changed at once, in pixels;
-    direction: "most" or "least" important first; quantity: "probability" (softmax) or "logit";
+    direction: "most" or "least" important first; quantity: "probability" (softmax) or "logit"; against: a class
+    whose logit is taken off, so that map and curves ask why the target *rather than* this class (then quantity must
+    be "logit"), "" for none;
     controls: how many random orders stand behind the curve.
     """
 
@@ -83,6 +85,7 @@ class AuditSpec:
     controls: int = 8
     seed: int = 0
     precision: str = "fp32"
+    against: str = ""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -97,6 +100,14 @@ class AuditSpec:
         for name, options in (("direction", DIRECTIONS), ("quantity", QUANTITIES), ("precision", PRECISIONS)):
             if getattr(self, name) not in options:
                 raise InvalidParameter(f"{name} must be one of {', '.join(options)}; got {getattr(self, name)!r}")
+        if self.against and self.quantity != "logit":
+            raise InvalidParameter(
+                f"a contrast with {self.against!r} is a difference of logits, got quantity {self.quantity!r}; use logit"
+            )
+
+
+#: The fields of an :class:`AuditSpec` besides triple and image.
+SETTINGS = tuple(name for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image"))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,16 @@ import numpy as np
 import torch
 
 from audit_core.classifier import Classifier
+from audit_core.documented import Documented
 from audit_core.registry import Registry
 from audit_core.types import Attribution
 from models.cards import ModelCard
+
+#: Signals that an explainer can read: attention matrices (alone, with their gradients, or with relevance), the features of
+#: a stage (alone, with their gradients, or with the scores of what is left of them), gradients at the input, the model's
+#: scores, the image alone, or nothing.
+READS = ("attention", "attention gradients", "relevance", "features", "feature gradients", "feature scores",
+         "input gradients", "scores", "outside", "image", "nothing")  # fmt: skip
 
 #: report(fraction done, words, running map (rows, columns) or None); may raise to stop the work.
 Report = Callable[[float, str, "np.ndarray | None"], None]
@@ -35,7 +42,8 @@ class ClassMaps:
     """Maps of several classes from one pass over one image.
 
     values, error: float32 (k, rows, columns), ``error`` the standard error or None; classes: the k model outputs;
-    extra: plain numbers that the method reports besides; forwards: model evaluations spent, in images.
+    extra: plain numbers that the method reports besides; forwards: model evaluations spent, in images; signed:
+    whether values below 0 mean evidence against.
     """
 
     values: np.ndarray
@@ -43,16 +51,16 @@ class ClassMaps:
     classes: list[int]
     extra: dict[str, int]
     forwards: int
+    signed: bool = False
 
 
-class Explainer:
+class Explainer(Documented):
     """Base of all explainers; subclasses are frozen dataclasses whose fields are the parameters.
 
-    title: shown in menus; reads: the signal it reads, one of "attention", "feature gradients", "scores",
-    "image", "nothing"; all_classes: the work does not depend on the target (``attribute_all`` is offered).
+    reads: the signal it reads, one of ``READS``; all_classes: the work does not depend on the target
+    (``attribute_all`` is offered).
     """
 
-    title: ClassVar[str]
     reads: ClassVar[str]
     all_classes: ClassVar[bool] = False
 

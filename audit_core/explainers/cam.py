@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from pytorch_grad_cam import GradCAM as LibraryGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from audit_core.borrow import borrowed
 from audit_core.classifier import Classifier
 from audit_core.errors import InvalidParameter
 from audit_core.explainers.base import EXPLAINERS, Cost, Explainer, Report, silent
@@ -65,7 +64,7 @@ class GradCAM(Explainer):
         self, classifier: Classifier, images: torch.Tensor, target: torch.Tensor, layer: FeatureLayer
     ) -> np.ndarray:
         """The signed map on the stage's own grid, float32 (n, grid rows, grid columns)."""
-        with borrowed(classifier.module) as module, torch.enable_grad():
+        with classifier.lend() as module, torch.enable_grad():
             inputs = classifier.normalise(images).detach().requires_grad_()
             layers = [module.get_submodule(layer.module)]
             # Not as a context manager, which would swallow an IndexError; the loan takes the hooks off again.

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
 
-from audit_core.borrow import borrowed
 from audit_core.classifier import Classifier
 from audit_core.explainers.base import EXPLAINERS, ClassMaps, Cost, Explainer, Report, silent
 from audit_core.params import Between, Note, OneOf
@@ -59,7 +58,7 @@ class RISE(Explainer):
     def attribute(
         self, classifier: Classifier, images: torch.Tensor, target: torch.Tensor, seed: int, report: Report = silent
     ) -> Attribution:
-        """Maps of the target classes; unsigned, in [0, 1] with ``coverage``; ``error`` is the standard error."""
+        """Maps of the target classes, unsigned (signed under a contrast); ``error`` is the standard error."""
         maps, errors, used, before = [], [], [], classifier.forwards
         for image, wanted in zip(images, target.tolist(), strict=True):
             every = self.attribute_all(classifier, image, seed, report, wanted)
@@ -69,7 +68,8 @@ class RISE(Explainer):
             used.append(every.extra["masks"])
         extra = {"masks": used, "grid": [self.grid, self.grid]}
         forwards = classifier.forwards - before
-        return Attribution(np.stack(maps), target.cpu().numpy(), False, np.stack(errors), forwards, 0, extra)
+        signed = classifier.contrast is not None
+        return Attribution(np.stack(maps), target.cpu().numpy(), signed, np.stack(errors), forwards, 0, extra)
 
     def attribute_all(
         self, classifier: Classifier, image: torch.Tensor, seed: int, report: Report = silent, shown: int = 0
@@ -84,7 +84,7 @@ class RISE(Explainer):
             torch.zeros_like(image) if self.baseline == "zero" else image.mean((1, 2), keepdim=True).expand_as(image)
         )
         done = 0
-        with borrowed(classifier.module):
+        with classifier.lend():
             classes = tracked(classifier.logits(image[None])[0], shown)
             sums = _Sums(len(classes), image.shape[-2:], classifier.device)
             mixed = classifier.normalise(torch.stack([baseline, image]))
@@ -96,7 +96,8 @@ class RISE(Explainer):
                 if self.settle < 1 and done >= 5 * BLOCK and sums.agreement(self, 0) >= self.settle:
                     break
         values, error = sums.maps(self)
-        return ClassMaps(values, error, classes, {"masks": done}, classifier.forwards - before)
+        signed = classifier.contrast is not None
+        return ClassMaps(values, error, classes, {"masks": done}, classifier.forwards - before, signed)
 
     def masks(self, size: torch.Size, seed: int, device: torch.device) -> Iterator[torch.Tensor]:
         """Blocks of masks, float32 (block, rows, columns) in [0, 1]; 1 keeps the pixel. A function of the seed."""
@@ -126,7 +127,7 @@ class RISE(Explainer):
             return torch.lerp(baseline, image, kept[start - given : stop - given, None])
 
         for _, logits in classifier.stream(self.n_masks, build, normalised=True):
-            scores = torch.cat([scores, logits.softmax(1)])
+            scores = torch.cat([scores, classifier.scores(logits)])
             while len(scores) >= (block := min(BLOCK, self.n_masks - given)) > 0:
                 yield kept[:block], scores[:block]
                 kept, scores, given = kept[block:], scores[block:], given + block

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from audit_core.borrow import borrowed
 from audit_core.classifier import Classifier
 from audit_core.errors import InvalidParameter, Refused
 from audit_core.explainers.base import EXPLAINERS, Cost, Explainer, Report, silent
@@ -59,7 +58,7 @@ class AttentionRollout(Explainer):
         if reason := self.refuse(classifier.card):
             raise Refused(reason)
         layer = classifier.card.layer()
-        with borrowed(classifier.module) as module, recorded_attention(module) as seen:
+        with classifier.lend() as module, recorded_attention(module) as seen:
             classifier.logits(images)
         if not seen:
             raise Refused(

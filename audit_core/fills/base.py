@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from audit_core.documented import Documented
 from audit_core.errors import BadData
 from audit_core.registry import Registry
 
@@ -28,7 +29,7 @@ class FillContext:
     seed: int = 0
 
 
-class Fill:
+class Fill(Documented):
     """Base of all fills; the registered ones are frozen dataclasses.
 
     Images are float32 (n, c, h, w) in pixel space, [0, 1]. What an image is filled with depends on that image, the
@@ -36,7 +37,6 @@ class Fill:
     therefore written as element-wise additions in a fixed order, which also lets CPU and CUDA agree.
     """
 
-    title: ClassVar[str]
     static: ClassVar[bool] = True  # apply() only copies from the substrate, so a caller may do that itself
     seeded: ClassVar[bool] = False  # the result depends on the context's seed
 
