@@ -389,7 +389,8 @@ def test_grad_cam_equals_captum(kind: str, layer: str, relu: bool) -> None:
     np.testing.assert_allclose(ours.values, wide, atol=1e-6)
     assert ours.signed is not relu
     assert np.abs(wide).max() > 1e-3
-    assert ours.extra == {"layer": layer, "grid": list(coarse.shape[2:])}
+    assert (ours.extra["layer"], ours.extra["grid"]) == (layer, list(coarse.shape[2:]))
+    assert min(ours.extra["largest_gradient"]) > 0
 
 
 def manual_cam(found: Classifier, pixels: torch.Tensor, target: torch.Tensor, layer: str) -> np.ndarray:

@@ -15,9 +15,9 @@ from audit_core.registry import Registry
 from audit_core.types import Attribution
 from models.cards import ModelCard
 
-#: Signals that an explainer can read: attention matrices (alone, with their gradients, or with relevance), the features of
-#: a stage (alone, with their gradients, or with the scores of what is left of them), gradients at the input, the model's
-#: scores, the image alone, or nothing.
+#: Signals that an explainer can read: attention matrices (alone, or with their gradients), relevance handed back layer
+#: by layer, the features of a stage (alone, with their gradients, or with the scores of what is left of them),
+#: gradients at the input, the model's scores, something outside, the image alone, or nothing.
 READS = ("attention", "attention gradients", "relevance", "features", "feature gradients", "feature scores",
          "input gradients", "scores", "outside", "image", "nothing")  # fmt: skip
 
@@ -63,6 +63,7 @@ class Explainer(Documented):
 
     reads: ClassVar[str]
     all_classes: ClassVar[bool] = False
+    needs: ClassVar[str] = ""  # what it must be given besides its parameters: "map" for a file with one
 
     def refuse(self, card: ModelCard) -> str | None:
         """The sentence why this explainer has no meaning for the checkpoint, or None."""

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from audit_core.classifier import Classifier
@@ -16,7 +18,7 @@ from audit_core.errors import InvalidParameter, Refused
 from audit_core.explainers.base import EXPLAINERS, Cost, Explainer, Report, silent
 from audit_core.params import Between, OneOf
 from audit_core.types import Attribution
-from models.cards import ModelCard
+from models.cards import FeatureLayer, ModelCard
 
 
 @EXPLAINERS.register("rollout")
@@ -30,7 +32,17 @@ class AttentionRollout(Explainer):
     """
 
     title: ClassVar[str] = "Attention Rollout"
+    family: ClassVar[str] = "attention"
     reads: ClassVar[str] = "attention"
+    formula: ClassVar[str] = (
+        "row of the class token in A'_L ... A'_1, A'_l = r I + (1 - r) fuse_heads(A_l), rows summing to 1"
+    )
+    source: ClassVar[str] = "Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928"
+    witness: ClassVar[str] = "explicit products entry by entry, of attention computed from the weights in numpy"
+    pitfalls: ClassVar[str] = (
+        "It knows no class: the map is the same for every target. It follows where attention looks, not what the "
+        "values carried, and ignores the other half of every block."
+    )
 
     head_fusion: Annotated[str, OneOf(("mean", "max", "min"), "How the heads of a layer are merged.")] = "mean"
     residual: Annotated[float, Between(0.0, 0.95, help="Share of the identity mixed in for the residual path.")] = 0.5
@@ -40,12 +52,7 @@ class AttentionRollout(Explainer):
 
     def refuse(self, card: ModelCard) -> str | None:
         """Only a class token over global attention gives the product a meaning."""
-        if card.attention != "global" or card.readout != "CLS token":
-            return (
-                f"Attention Rollout follows a class token through global attention; {card.name} reads its score from "
-                f"{card.readout} with attention: {card.attention}"
-            )
-        return None
+        return without_class_token(self.title, card)
 
     def cost(self, card: ModelCard) -> Cost:
         """One forward."""
@@ -60,15 +67,11 @@ class AttentionRollout(Explainer):
         layer = classifier.card.layer()
         with classifier.lend() as module, recorded_attention(module) as seen:
             classifier.logits(images)
-        if not seen:
-            raise Refused(
-                f"no attention was recorded in {classifier.card.name}; its attention layers are of another kind"
-            )
-        product = rollout(self._chosen(seen), self.head_fusion, self.residual, self.discard)
-        patches = product[:, 0, layer.prefix_tokens :].unflatten(1, layer.grid)
-        values = F.interpolate(patches[:, None], size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-        extra = {"layers": len(self._chosen(seen)), "grid": list(layer.grid)}
-        return Attribution(values.cpu().numpy(), target.cpu().numpy(), False, None, len(images), 0, extra)
+        chosen = self._chosen(usable(seen, classifier.card))
+        product = rollout(chosen, self.head_fusion, self.residual, self.discard)
+        values = patch_map(product, layer, score_tokens(module), images.shape[-2:])
+        extra = {"layers": len(chosen), "grid": list(layer.grid)}
+        return Attribution(values, target.cpu().numpy(), False, None, len(images), 0, extra)
 
     def _chosen(self, seen: list[torch.Tensor]) -> list[torch.Tensor]:
         last = self.last_layer or len(seen)
@@ -92,7 +95,7 @@ def rollout(
     """
     product: torch.Tensor | None = None
     for attention in attentions:
-        fused = _fuse(attention.float(), head_fusion)
+        fused = fuse(attention.float(), head_fusion)
         if discard:
             fused = _discard(fused, discard)
         identity = torch.eye(fused.shape[-1], device=fused.device)
@@ -108,7 +111,8 @@ def rollout(
     return product
 
 
-def _fuse(attention: torch.Tensor, head_fusion: str) -> torch.Tensor:
+def fuse(attention: torch.Tensor, head_fusion: str) -> torch.Tensor:
+    """Heads merged by "mean", "max" or "min": (n, heads, tokens, tokens) -> (n, tokens, tokens)."""
     if head_fusion == "mean":
         return attention.mean(1)
     return attention.amax(1) if head_fusion == "max" else attention.amin(1)
@@ -124,12 +128,47 @@ def _discard(fused: torch.Tensor, share: float) -> torch.Tensor:
     return fused * keep
 
 
+def without_class_token(title: str, card: ModelCard) -> str | None:
+    """Why a method that follows the class token through attention has no meaning for the card, or None."""
+    if card.attention == "global" and card.readout == "CLS token":
+        return None
+    return (
+        f"{title} follows a class token through global attention; {card.name} reads its score from "
+        f"{card.readout} with attention: {card.attention}"
+    )
+
+
+def usable(seen: list[torch.Tensor], card: ModelCard) -> list[torch.Tensor]:
+    """The recorded matrices, if there are any over exactly the card's tokens; else ``Refused``."""
+    layer = card.layer()
+    tokens = layer.prefix_tokens + layer.grid[0] * layer.grid[1]
+    if not seen:
+        raise Refused(f"no attention was recorded in {card.name}; its attention layers are of another kind")
+    if other := next((matrix.shape[-1] for matrix in seen if matrix.shape[-2:] != (tokens, tokens)), None):
+        raise Refused(f"attention in {card.name} is over {other} tokens instead of {tokens}; it is of another kind")
+    return seen
+
+
+def score_tokens(module: nn.Module) -> int:
+    """How many leading tokens the head reads: 2 in a distilled DeiT, which averages the scores of both; else 1.
+
+    Register tokens also stand before the patches, but no score is read from them.
+    """
+    return 2 if isinstance(module, VisionTransformerDistilled) else 1
+
+
+def patch_map(matrix: torch.Tensor, layer: FeatureLayer, read: int, size: torch.Size) -> np.ndarray:
+    """Mean of the first ``read`` rows of (n, tokens, tokens), its patches enlarged bilinearly: (n, rows, columns)."""
+    patches = matrix[:, :read, layer.prefix_tokens :].mean(1).unflatten(1, layer.grid)
+    return F.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
+
+
 @contextmanager
-def recorded_attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+def recorded_attention(module: nn.Module, keep_graph: bool = False) -> Iterator[list[torch.Tensor]]:
     """Collect softmax attention (n, heads, tokens, tokens) of every timm attention layer during forward passes.
 
     timm's fused kernel never forms the matrix, so it is switched off meanwhile and restored afterwards; the
-    matrix is read where it enters the layer's attention dropout.
+    matrix is read where it enters the layer's attention dropout. With ``keep_graph`` gradients can be asked of it.
     """
     seen: list[torch.Tensor] = []
     layers: list[Any] = [  # Any: timm's attention classes share these two attributes and no base
@@ -137,10 +176,14 @@ def recorded_attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     ]
     fused = [layer.fused_attn for layer in layers]
     handles = []
+
+    def record(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0] if keep_graph else inputs[0].detach())
+
     try:
         for layer in layers:
             layer.fused_attn = False
-            handles.append(layer.attn_drop.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach())))
+            handles.append(layer.attn_drop.register_forward_pre_hook(record))
         yield seen
     finally:
         for handle in handles:
