@@ -77,6 +77,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UnknownName(f"no {self.kind} named {name!r}.{hint} Known: {', '.join(self)}") from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

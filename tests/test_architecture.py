@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PATTERNS = ("app.py", "pages/**/*.py", "audit_core/**/*.py", "models/**/*.py")
 CODE = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 LAW = {
-    "app.py": {"torch", "torchvision", "timm", "scipy", "sklearn", "pytorch_grad_cam"},
-    "pages": {"torchvision", "timm", "scipy", "sklearn", "pytorch_grad_cam"},
+    "app.py": {"torch", "torchvision", "timm", "scipy", "sklearn", "skimage", "captum", "pytorch_grad_cam"},
+    "pages": {"torchvision", "timm", "scipy", "sklearn", "skimage", "captum", "pytorch_grad_cam"},
     "audit_core": {"streamlit", "pages", "app", "tests"},
     "models": {"streamlit", "audit_core", "pages", "app", "tests"},
 }

@@ -32,6 +32,17 @@ class RISE(Explainer):
     """
 
     title: ClassVar[str] = "RISE"
+    family: ClassVar[str] = "perturbation"
+    formula: ClassVar[str] = "S_p = sum_i f(m_i x + (1 - m_i) b) m_ip / sum_i m_ip, m_i random masks, b the baseline"
+    source: ClassVar[str] = "Petsiuk, Das and Saenko 2018, https://arxiv.org/abs/1806.07421"
+    witness: ClassVar[str] = (
+        "the sum over all masks of a small grid: "
+        "tests/test_explainers.py::test_rise_converges_to_the_sum_over_all_masks"
+    )
+    pitfalls: ClassVar[str] = (
+        "Noisy for few masks: look at the standard errors. With the zero baseline it hides pixels by the very value "
+        "that the zero fill uses, so that curve favours it. Nothing finer than a cell of the grid is resolved."
+    )
     reads: ClassVar[str] = "scores"
     all_classes: ClassVar[bool] = True
 
