@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -14,7 +15,9 @@ import torch
 
 from audit_core.classifier import Classifier, pick_device
 from audit_core.data import dataset_of
-from audit_core.errors import BadCheckpoint, BadImage, StoreError, UnknownName
+from audit_core.errors import BadCheckpoint, BadImage, InvalidParameter, StoreError, UnknownName
+from audit_core.explainers import Explainer
+from audit_core.explainers.outside import Outside, read_map
 from audit_core.fills.base import FillContext
 from audit_core.images import input_digest, prepare, read_image
 from audit_core.keys import key
@@ -33,7 +36,7 @@ class Subject:
     """An image ready for one model: the source, its label in the model's classes, the pixels the model sees.
 
     pixels: float32 (channels, rows, columns) in [0, 1]; mean, nominal: the same shape, where the image's data
-    set offers a mean image and a nominal one.
+    set offers a mean image and a nominal one; others: float32 (m, channels, rows, columns), where it has other images.
     """
 
     source: SourceImage
@@ -41,6 +44,7 @@ class Subject:
     pixels: np.ndarray
     mean: np.ndarray | None
     nominal: np.ndarray | None
+    others: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
@@ -154,6 +158,21 @@ class Workbench:
         self.store.put_arrays(f"image:{digest}", {"values": source.values, "head": np.frombuffer(head, np.uint8)})
         return f"upload:{digest}"
 
+    def add_map(self, data: bytes, name: str) -> str:
+        """Read a map made elsewhere (.npy or .npz), keep it in the store and return the sha256 of its file."""
+        values, digest = read_map(data, name), hashlib.sha256(data).hexdigest()
+        self.store.put_arrays(f"outside:{digest}", {"values": values})
+        return digest
+
+    def bind(self, explainer: Explainer) -> Explainer:
+        """The explainer with what it needs from the store; ``InvalidParameter`` when its map is no longer there."""
+        if not isinstance(explainer, Outside) or not explainer.map:
+            return explainer
+        kept = self.store.get_arrays(f"outside:{explainer.map}")
+        if kept is None:
+            raise InvalidParameter(f"no map {explainer.map[:12]!r} is in the store (any more); give its file again")
+        return explainer.bound(kept["values"])
+
     def source(self, reference: str) -> SourceImage:
         """The image behind a reference, before any model's size and channels."""
         if not reference.startswith("upload:"):
@@ -168,21 +187,24 @@ class Workbench:
     def subject(self, reference: str, card: ModelCard) -> Subject:
         """The image as this checkpoint sees it, with what its data set knows about it."""
         source = self.source(reference)
+        pixels = prepare(source, card)
         if reference.startswith("upload:"):
             clean = SourceImage(nominal(source.values), True, "nominal wafer") if source.wafer else None
-            label, mean = None, None
+            label, mean, others = None, None, None
         else:
             dataset, index = dataset_of(reference)
             name = dataset.label(index)
             label = _label_in(card, dataset.classes[name]) if name is not None else None
-            clean, mean = dataset.reference(index), dataset.mean_pixels(card)
-        return Subject(source, label, prepare(source, card), mean, prepare(clean, card) if clean is not None else None)
+            clean, mean, others = dataset.reference(index), dataset.mean_pixels(card), dataset.others(pixels, card)
+        ready = prepare(clean, card) if clean is not None else None
+        return Subject(source, label, pixels, mean, ready, others)
 
 
 def fill_context(subject: Subject, card: ModelCard, seed: int) -> FillContext:
     """What a fill may know about this image."""
     as_tensor = lambda array: torch.from_numpy(np.array(array)) if array is not None else None
-    return FillContext(card.mean, card.std, as_tensor(subject.mean), as_tensor(subject.nominal), seed)
+    mean, nominal, others = map(as_tensor, (subject.mean, subject.nominal, subject.others))
+    return FillContext(card.mean, card.std, mean, nominal, seed, others)
 
 
 def _label_in(card: ModelCard, name: str) -> int | None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy import ndimage, sparse, stats
 from scipy.sparse.linalg import spsolve
 
+from audit_core.data import DATASETS
+from audit_core.data.base import BaseDataset
 from audit_core.errors import BadData, InvalidParameter, Refused
 from audit_core.fills import (
     FILLS,
@@ -15,7 +22,11 @@ from audit_core.fills import (
     DatasetMean,
     FillContext,
     GaussianNoise,
+    Histogram,
     ImageMean,
+    InpaintNavierStokes,
+    InpaintTelea,
+    OtherImage,
     Reference,
     Road,
     Shuffle,
@@ -23,7 +34,13 @@ from audit_core.fills import (
     Zero,
     ZeroNormalised,
 )
+from audit_core.fills.base import Fill
+from audit_core.fills.imputation import impute
+from audit_core.images import prepare
 from audit_core.keys import Choice
+from audit_core.store import Store
+from audit_core.types import SourceImage
+from audit_core.workbench import Workbench, fill_context
 
 SHAPES = [(4, 1, 16, 16), (3, 3, 13, 18), (2, 1, 1, 7), (1, 3, 1, 1)]
 
@@ -40,6 +57,7 @@ def context_for(images: torch.Tensor, seed: int = 0) -> FillContext:
         dataset_mean=pictures(tuple(images.shape[1:]), 11),
         reference=pictures(tuple(images.shape[1:]), 12),
         seed=seed,
+        others=pictures((5, *images.shape[1:]), 13),
     )
 
 
@@ -122,7 +140,7 @@ class TestContract:
     def test_inputs_and_global_random_state_are_as_found(self, name):
         images = pictures((2, 3, 9, 12))
         changed, context = pattern(images), context_for(images)
-        before = [t.clone() for t in (images, changed, context.dataset_mean, context.reference)]
+        before = [t.clone() for t in (images, changed, context.dataset_mean, context.reference, context.others)]
         states = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
         operator = fill(name)
         substrate = operator.substrate(images, context)
@@ -130,7 +148,7 @@ class TestContract:
         operator.apply(images, changed, substrate)
         assert torch.equal(torch.random.get_rng_state(), states[0])
         assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
-        after = (images, changed, context.dataset_mean, context.reference)
+        after = (images, changed, context.dataset_mean, context.reference, context.others)
         assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
         assert torch.equal(substrate, untouched)
 
@@ -181,7 +199,7 @@ class TestContract:
 def test_menu_order():
     assert list(FILLS) == [
         "zero", "zero-normalised", "image-mean", "dataset-mean", "blur", "uniform-noise", "gaussian-noise", "shuffle",
-        "reference", "road",
+        "histogram", "reference", "other-image", "inpaint-telea", "inpaint-ns", "road",
     ]  # fmt: skip
 
 
@@ -210,7 +228,12 @@ class TestConstant:
         assert np.array_equal(entry().substrate(images, context).numpy(), expected)
 
     @pytest.mark.parametrize(
-        ("entry", "reason"), [(DatasetMean, "needs a data set"), (Reference, "needs a nominal image")]
+        ("entry", "reason"),
+        [
+            (DatasetMean, "needs a data set"),
+            (Reference, "needs a nominal image"),
+            (OtherImage, "needs a data set with other images"),
+        ],
     )
     def test_without_the_picture_the_fill_refuses_with_one_reason(self, entry, reason):
         bare = FillContext(mean=(0.5,), std=(0.2,))
@@ -222,7 +245,7 @@ class TestConstant:
     def test_all_other_fills_need_nothing_but_the_card(self):
         bare = FillContext(mean=(0.5,), std=(0.2,))
         refusing = {name for name in FILLS if fill(name).refuse(bare)}
-        assert refusing == {"dataset-mean", "reference"}
+        assert refusing == {"dataset-mean", "reference", "other-image"}
 
     def test_a_picture_of_another_size_is_named(self):
         with pytest.raises(BadData, match=r"reference image .* \(1, 16, 16\) .*found \(1, 8, 8\)"):
@@ -292,12 +315,179 @@ class TestNoise:
             assert np.array_equal(*colours)
             assert (before == after).float().mean() < 0.01
 
+    def test_histogram_draws_each_channel_from_its_own_values(self):
+        levels = torch.tensor([[0.0, 0.1, 0.2], [0.3, 0.4, 0.5], [0.6, 0.7, 0.8]])
+        shares = np.array([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1]])
+        rng = np.random.default_rng(4)
+        index = np.stack([rng.choice(3, (64, 64), p=share) for share in shares])
+        image = torch.take_along_dim(levels, torch.from_numpy(index).flatten(1), 1).reshape(1, 3, 64, 64)
+        drawn = Histogram().substrate(image, context_for(image))[0]
+        for before, after, values in zip(index, drawn.flatten(1), levels, strict=True):
+            counts = [int((after == value).sum()) for value in values]
+            assert sum(counts) == 64 * 64, "a channel takes its own values only"
+            assert stats.chisquare(counts, np.bincount(before.ravel(), minlength=3)).pvalue > 1e-3
+            assert counts != np.bincount(before.ravel()).tolist(), "drawn with replacement, unlike a permutation"
+
+    def test_histogram_draws_channels_and_pixels_independently(self):
+        drawn = Histogram().substrate(self.images, context_for(self.images))[0]
+        assert abs(np.corrcoef(drawn.reshape(3, -1))[np.triu_indices(3, 1)]).max() < 0.06
+        assert abs(np.corrcoef(drawn[0, :, :-1].ravel(), drawn[0, :, 1:].ravel())[0, 1]) < 0.06
+        same = self.images[:1, :1].expand(1, 3, -1, -1)
+        drawn = Histogram().substrate(same, context_for(same))[0]
+        assert (drawn[0] == drawn[1]).float().mean() < 0.01, "equal channels are drawn apart"
+
     def test_other_fills_draw_other_numbers(self):
         context = FillContext(mean=(0.5,) * 3, std=(0.1,) * 3)
         plain = (GaussianNoise().substrate(self.images, context) - 0.5)[0] / 0.1
         grey = torch.full_like(self.images, 0.5)
         road = (Road().substrate(grey, context) - 0.5)[0] / 0.01
         assert abs(np.corrcoef(plain.ravel(), road.ravel())[0, 1]) < 0.05
+
+
+class Few(BaseDataset):
+    """Grey images, each of its own brightness; some may be equal."""
+
+    def __init__(self, levels: list[int]) -> None:
+        super().__init__("few", (), "all")
+        self.levels = levels
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def image(self, i: int) -> SourceImage:
+        level = self.levels[self.check(i)] / 255
+        return SourceImage(np.full((4, 4, 1), level, np.float32), False, f"few {i}")
+
+
+class TestOtherImage:
+    def test_another_image_is_one_of_those_given(self):
+        images = pictures((2, 3, 5, 6))
+        context = context_for(images)
+        for seed in range(12):
+            for filled in OtherImage().substrate(images, replace(context, seed=seed)):
+                assert torch.equal(filled, context.others[seed % 5])
+
+    @pytest.mark.parametrize("among", [1, 2, 8])
+    def test_among_is_how_many_are_in_question(self, among):
+        images = pictures((1, 1, 5, 6))
+        context = context_for(images)
+        drawn = [OtherImage(among).substrate(images, replace(context, seed=seed))[0] for seed in range(9)]
+        seen = {j for j, other in enumerate(context.others) if any(torch.equal(other, one) for one in drawn)}
+        assert seen == set(range(min(among, 5)))
+
+    @pytest.mark.parametrize("i", [0, 1, 10, 29])
+    def test_a_data_set_offers_eight_others_spread_over_it(self, i):
+        levels, (card, _) = list(range(100, 130)), tiny.linear(size=4)
+        data = Few(levels)
+        others = data.others(prepare(data.image(i), card), card)
+        assert others.shape == (8, 1, 4, 4)
+        spread = [100 + k * 30 // 9 for k in range(9)]
+        expected = [level for level in spread if level != levels[i]][:8]
+        np.testing.assert_allclose(others[:, 0, 0, 0] * 255, expected, atol=1e-4)
+
+    def test_neither_the_image_nor_its_copies_are_among_its_others(self):
+        card, _ = tiny.linear(size=4)
+        data = Few([10, 20, 10, 30])
+        others = data.others(prepare(data.image(0), card), card)
+        np.testing.assert_allclose(others[:, 0, 0, 0] * 255, [20, 30], atol=1e-4)
+        for lonely in (Few([10]), Few([10, 10])):
+            assert lonely.others(prepare(lonely.image(0), card), card) is None
+
+    def test_the_audited_image_meets_the_others_of_its_data_set(self, tmp_path):
+        bench, (card, _) = Workbench(Store(tmp_path), "cpu"), tiny.linear(size=16)
+        subject = bench.subject("synthetic:sample:20", card)
+        data = DATASETS["synthetic"]().open("sample")
+        expected = [prepare(data.image(k), card) for k in (0, 10, 30, 40, 50, 60, 70, 80)]
+        assert np.array_equal(fill_context(subject, card, 0).others.numpy(), np.stack(expected))
+        upload = bench.keep_image(data.image(20))
+        assert bench.subject(upload, card).others is None
+        assert "needs a data set" in OtherImage().refuse(fill_context(bench.subject(upload, card), card, 0))
+
+
+painters = pytest.mark.parametrize("painter", [InpaintTelea, InpaintNavierStokes])
+
+
+def painted(painter: Fill, images: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+    return painter.apply(images, changed, painter.substrate(images, context_for(images)))
+
+
+class TestInpainting:
+    def test_telea_gives_an_isolated_pixel_the_mean_of_its_neighbours(self):
+        """Radius 1, nothing else missing: four equal weights; OpenCV then adds at most sqrt(2) levels and rounds."""
+        images = pictures((1, 1, 41, 41))
+        changed = torch.zeros(1, 41, 41, dtype=torch.bool)
+        changed[:, 2:-2:5, 2:-2:5] = True
+        cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]) / 4
+        expected = ndimage.convolve(images[0, 0].double().numpy(), cross)
+        difference = np.abs(painted(InpaintTelea(1), images, changed)[0, 0].numpy() - expected)[changed[0].numpy()]
+        assert difference.max() < (math.sqrt(2) + 1) / 255
+
+    @pytest.mark.parametrize("radius", [1, 3, 10])
+    def test_navier_stokes_only_averages_what_is_kept(self, radius):
+        images = torch.full((1, 3, 32, 32), 77 / 255)
+        changed = pattern(images, 0.9)
+        torch.testing.assert_close(painted(InpaintNavierStokes(radius), images, changed), images, rtol=0, atol=1e-7)
+        images = pictures((1, 3, 32, 32))
+        filled = painted(InpaintNavierStokes(radius), images, changed)
+        for before, after in zip(images[0], filled[0], strict=True):
+            kept = before[~changed[0]]
+            assert after.min() >= kept.min() - 0.5 / 255
+            assert after.max() <= kept.max() + 0.5 / 255
+
+    @painters
+    def test_an_edge_is_continued_across_a_scratch(self, painter):
+        images = torch.zeros(1, 1, 41, 41)
+        images[..., :20], images[..., 20:] = 50 / 255, 200 / 255
+        changed = torch.zeros(1, 41, 41, dtype=torch.bool)
+        changed[:, 20, 5:35] = True
+        difference = (painted(painter(), images, changed) - images).abs()[0, 0, 20]
+        assert difference[:17].max() < 20 / 255, "the edge is 150 levels high"
+        assert difference[23:].max() < 20 / 255
+
+    @painters
+    def test_what_was_removed_is_not_looked_at(self, painter):
+        """Neither by the fill nor, in spite of what plain OpenCV does at the border, by the painting inside it."""
+        images = pictures((2, 3, 24, 24))
+        changed = pattern(images, 0.5)
+        other = torch.where(changed[:, None], 1 - images, images)
+        same = painted(painter(), images, changed) == painted(painter(), other, changed)
+        assert same[changed[:, None].expand_as(images)].all()
+        for image, removed in zip((images * 255).byte().numpy(), changed.numpy(), strict=True):
+            below = (np.where(removed, level, image) for level in np.uint8([0, 255]))
+            black, white = (painter()._painted(beneath, removed) for beneath in below)
+            assert np.array_equal(black, white)
+
+    @painters
+    def test_away_from_the_border_it_is_opencv_on_the_8_bit_colour_image(self, painter):
+        images = pictures((1, 3, 48, 48))
+        changed = torch.zeros(1, 48, 48, dtype=torch.bool)
+        changed[:, 14:34, 14:34] = pattern(images[..., 14:34, 14:34], 0.5)
+        bits = (images[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        theirs = cv2.inpaint(bits, changed[0].numpy().astype(np.uint8), 5, painter.algorithm)
+        filled = (painted(painter(5), images, changed)[0] * 255).permute(1, 2, 0).numpy()
+        where = changed[0].numpy()
+        np.testing.assert_allclose(filled[where], theirs[where], atol=1e-4)
+
+    @painters
+    def test_when_nothing_is_kept_the_mean_colour_remains(self, painter):
+        images = pictures((3, 3, 12, 12))
+        changed = pattern(images)
+        changed[1] = True
+        filled = painted(painter(), images, changed)
+        mean = images[1].double().mean(dim=(1, 2)).float()[:, None, None].expand_as(images[1])
+        torch.testing.assert_close(filled[1], mean, rtol=0, atol=1e-6)
+        assert torch.equal(filled[0], painted(painter(), images[:1], changed[:1])[0])
+
+
+def residual(filled: torch.Tensor, removed: torch.Tensor) -> float:
+    """Largest difference between a removed pixel and the weighted mean of its neighbours within the image."""
+    weights, worst = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12, 0.0
+    for image, inside in zip(filled.double().numpy(), removed.numpy(), strict=True):
+        share = ndimage.convolve(np.ones(inside.shape), weights, mode="constant")
+        for plane in image:
+            mean = ndimage.convolve(plane, weights, mode="constant") / share
+            worst = max(worst, float(np.abs(plane - mean)[inside].max(initial=0)))
+    return worst
 
 
 def literal_imputation(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
@@ -373,6 +563,27 @@ class TestRoad:
         mean = total / ndimage.convolve(np.ones((128, 120)), weights, mode="constant")
         inside = changed[0].numpy()
         np.testing.assert_allclose(filled[0, 0].numpy()[inside], mean[inside], rtol=0, atol=2e-7)
+
+    @pytest.mark.parametrize("size", [(9, 9), (33, 64), (224, 224), (7, 301)], ids=str)
+    @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+    def test_residual_is_below_a_millionth_at_any_size(self, size, share):
+        images = pictures((2, 1, *size))
+        changed = pattern(images, share)
+        assert residual(impute(images, changed), changed) < 1e-6
+
+    @pytest.mark.parametrize("rows", ["every other pixel", "a frame", "stripes", "one pixel"])
+    def test_awkward_areas_are_solved_like_any_other(self, rows):
+        images, changed = pictures((1, 3, 40, 37)), torch.zeros(1, 40, 37, dtype=torch.bool)
+        if rows == "every other pixel":
+            changed[:, ::2, ::2] = changed[:, 1::2, 1::2] = True
+        elif rows == "a frame":
+            changed[:, [0, -1], :], changed[:, :, [0, -1]] = True, True
+        elif rows == "stripes":
+            changed[:, :, 1::3] = True
+        else:
+            changed[:, 17, 19] = True
+        expected = literal_imputation(images[0].numpy(), changed[0].numpy())
+        np.testing.assert_allclose(impute(images, changed)[0].numpy(), expected, rtol=0, atol=1e-6)
 
     def test_noise_is_normal_and_added_to_removed_pixels_only(self):
         images = 0.3 + 0.4 * pictures((2, 3, 48, 48))

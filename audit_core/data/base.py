@@ -24,6 +24,7 @@ from models.cards import ModelCard
 from models.synthetic import nominal
 
 MEAN_IMAGES = 256
+OTHER_IMAGES = 8
 OPEN_DATASETS = 4
 
 _REFERENCE = re.compile(r"(?P<name>[\w.\-]+)(?:\((?P<params>.*)\))?:(?P<split>[^:()]+):(?P<index>-?\d+)", re.DOTALL)
@@ -54,6 +55,9 @@ class Dataset(Protocol):
     def mean_pixels(self, card: ModelCard) -> np.ndarray | None:
         """Per-pixel mean, float32 (channels, rows, columns) in [0, 1], of the images as ``card``'s model sees them."""
 
+    def others(self, pixels: np.ndarray, card: ModelCard) -> np.ndarray | None:
+        """A few images besides ``pixels``, all as ``card``'s model sees them: (m, channels, rows, columns), or None."""
+
 
 class Source(Protocol):
     """A registered data set before it is opened: a frozen dataclass whose fields are its parameters."""
@@ -76,6 +80,7 @@ class BaseDataset(ABC):
     def __init__(self, name: str, classes: Sequence[str], split: str) -> None:
         self.name, self.classes, self.split = name, tuple(classes), split
         self._means: dict[tuple[tuple[int, int], int, str], np.ndarray] = {}
+        self._spread: dict[tuple[tuple[int, int], int, str], tuple[np.ndarray, ...]] = {}
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -109,12 +114,26 @@ class BaseDataset(ABC):
         """
         contract = (card.input_size, card.channels, card.encoding)
         if contract not in self._means and len(self):
-            n = min(len(self), MEAN_IMAGES)
+            places = evenly(len(self), MEAN_IMAGES)
             total = np.zeros((card.channels, *card.input_size), dtype=np.float64)
-            for k in range(n):
-                total += prepare(self.image(k * len(self) // n), card)
-            self._means[contract] = read_only((total / n).astype(np.float32))
+            for k in places:
+                total += prepare(self.image(k), card)
+            self._means[contract] = read_only((total / len(places)).astype(np.float32))
         return self._means.get(contract)
+
+    def others(self, pixels: np.ndarray, card: ModelCard) -> np.ndarray | None:
+        """Up to 8 evenly spaced images of the data set, none of them equal to ``pixels``.
+
+        pixels: an image as ``card``'s model sees it before normalisation, float32 (channels, rows, columns); so are the
+        others, (m, channels, rows, columns) in [0, 1]; None where there is no other image. The same ones for every
+        call; nine are kept like the mean, and a broken one raises likewise.
+        """
+        contract = (card.input_size, card.channels, card.encoding)
+        if contract not in self._spread:
+            places = evenly(len(self), OTHER_IMAGES + 1)
+            self._spread[contract] = tuple(prepare(self.image(k), card) for k in places)
+        found = [other for other in self._spread[contract] if not np.array_equal(other, pixels)]
+        return np.stack(found[:OTHER_IMAGES]) if found else None
 
     def check(self, i: int) -> int:
         """``i`` if it is an index of this data set; ``InvalidParameter`` names the length otherwise."""
@@ -123,6 +142,12 @@ class BaseDataset(ABC):
                 f"{self.name}:{self.split} has {len(self)} images, numbered 0 to {len(self) - 1}; there is no image {i}"
             )
         return i
+
+
+def evenly(length: int, most: int) -> list[int]:
+    """Indices of at most ``most`` entries, spread evenly over 0 … ``length`` - 1, the first among them."""
+    n = min(length, most)
+    return [k * length // n for k in range(n)]
 
 
 def check_split(name: str, split: str, known: Sequence[str]) -> str:

@@ -4,8 +4,9 @@
 from audit_core.fills.base import FILLS, Fill, FillContext
 from audit_core.fills.constant import DatasetMean, ImageMean, Zero, ZeroNormalised
 from audit_core.fills.blur import Blur
-from audit_core.fills.noise import GaussianNoise, Shuffle, UniformNoise
-from audit_core.fills.reference import Reference
+from audit_core.fills.noise import GaussianNoise, Histogram, Shuffle, UniformNoise
+from audit_core.fills.reference import OtherImage, Reference
+from audit_core.fills.inpainting import InpaintNavierStokes, InpaintTelea
 from audit_core.fills.imputation import Road
 # isort: on
 
@@ -16,7 +17,11 @@ __all__ = [
     "Fill",
     "FillContext",
     "GaussianNoise",
+    "Histogram",
     "ImageMean",
+    "InpaintNavierStokes",
+    "InpaintTelea",
+    "OtherImage",
     "Reference",
     "Road",
     "Shuffle",

@@ -19,7 +19,8 @@ class FillContext:
 
     mean, std: the card's normalisation per channel, in pixel units; dataset_mean: float32 (c, h, w), mean of every
     pixel over a data set, in [0, 1], None for an upload; reference: float32 (c, h, w), a nominal image in [0, 1],
-    None where there is none; seed: fixes every random draw.
+    None where there is none; seed: fixes every random draw; others: float32 (m, c, h, w), other images of the data set
+    in [0, 1], m >= 1, None for an upload.
     """
 
     mean: tuple[float, ...]
@@ -27,11 +28,13 @@ class FillContext:
     dataset_mean: torch.Tensor | None = None
     reference: torch.Tensor | None = None
     seed: int = 0
+    others: torch.Tensor | None = None
 
 
 class Fill(Documented):
     """Base of all fills; the registered ones are frozen dataclasses.
 
+    family: "constant", "blur", "noise", "data" or "imputation".
     Images are float32 (n, c, h, w) in pixel space, [0, 1]. What an image is filled with depends on that image, the
     parameters and the context alone, bit for bit: not on the other images of the batch, nor on threads. Sums are
     therefore written as element-wise additions in a fixed order, which also lets CPU and CUDA agree.
