@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 import audit_core
+from audit_core import examples
 from audit_core.borrow import untouched_random_state
 from audit_core.classifier import Classifier
 from audit_core.curves import (
@@ -32,15 +32,20 @@ from audit_core.errors import AuditError, BadImage, InvalidParameter, Refused
 from audit_core.explainers import EXPLAINERS, Explainer
 from audit_core.fills import FILLS
 from audit_core.fills.base import Fill, FillContext
+from audit_core.health import findings
+from audit_core.intervals import mean_interval
 from audit_core.keys import Choice, canonical, key
 from audit_core.readouts import relation
 from audit_core.record import AuditRecord, Controls, StepProbabilities, from_json
+from audit_core.selftest import Outcome, identity, self_test
 from audit_core.types import SETTINGS, Attribution, AuditSpec, Curve, Effect, SourceImage, Triple
 from audit_core.workbench import Subject, Workbench, fill_context
 from models.cards import ModelCard
 
 ALL_CLASSES = 64  # a model of more classes keeps the maps of some only, so those depend on the target
 KEPT_CLASSES = 12  # class probabilities kept along the curves
+UNTESTED = ("scores", "image", "nothing", "outside")  # what these read cannot be the wrong place of a model
+PACKAGES = ("torch", "timm", "grad-cam", "captum", "scikit-image", "numpy", "scipy")
 FIRST_BATCH = 8  # images in the first batch of a curve, so that the first points show at once
 
 
@@ -54,7 +59,7 @@ class Partial:
     insertion: np.ndarray | None = None
     random_deletion: np.ndarray | None = None
     random_insertion: np.ndarray | None = None
-    quantity: str = "probability"
+    scored: str = "probability"
 
 
 #: report(fraction done, words, partial result); may raise to stop the audit within one batch.
@@ -92,7 +97,8 @@ class Prepared:
         settings = {name: getattr(spec, name) for name in SETTINGS}
         # Only a fill that needs more than the card depends on what the image's data set offers.
         informed = self.fill.refuse(FillContext(self.card.mean, self.card.std)) is not None
-        background = canonical({"mean": subject.mean, "nominal": subject.nominal}) if informed else {}
+        offered = {"mean": subject.mean, "nominal": subject.nominal, "others": subject.others}
+        background = canonical(offered) if informed else {}
         return key(kind="audit", **self._cause(), fill=spec.triple.fill, background=background, settings=settings)
 
     @property
@@ -124,7 +130,7 @@ def prepare(spec: AuditSpec, bench: Workbench) -> Prepared:
     full = Triple(triple.checkpoint, EXPLAINERS.complete(triple.explainer), FILLS.complete(triple.fill))
     spec = replace(spec, triple=full)
     card = bench.card(full.checkpoint)
-    explainer, fill = EXPLAINERS.build(full.explainer), FILLS.build(full.fill)
+    explainer, fill = bench.bind(EXPLAINERS.build(full.explainer)), FILLS.build(full.fill)
     subject = bench.subject(spec.image, card)
     context = fill_context(subject, card, spec.seed)
     if reason := explainer.refuse(card) or fill.refuse(context):
@@ -231,7 +237,16 @@ def compute(
         pixels=prepared.subject.pixels,
         badge=badge.badge,
         badge_sentence=badge.sentence,
-        health=health(attribution.values[0], float(curves.deletion.score[0]), spec, card),
+        health=tuple(
+            finding.sentence
+            for finding in findings(
+                attribution.values[0],
+                float(curves.deletion.score[0]),
+                spec.quantity,
+                len(card.classes),
+                attribution.extra,
+            )
+        ),
         forwards=classifier.forwards - before,
         backwards=attribution.backwards,
         seconds=time.perf_counter() - began,
@@ -259,6 +274,8 @@ def explain(
             stored["values"][row : row + 1], np.array([target]), bool(stored["signed"]), error, extra=extra
         )
 
+    prove(prepared, classifier, bench, report)
+
     def tell(fraction: float, message: str, running: np.ndarray | None) -> None:
         report(0.5 * fraction, message, Partial(values=running))
 
@@ -285,6 +302,22 @@ def explain(
         arrays |= {**extra, "signed": np.array(found.signed)}
         bench.keep(lambda: bench.store.put_arrays(f"map:{prepared.map_key}", arrays))
     return found
+
+
+def prove(prepared: Prepared, classifier: Classifier, bench: Workbench, report: Report = silent) -> None:
+    """``Refused`` when the explainer fails its self-test on this checkpoint; tried before the first use, then kept."""
+    if prepared.explainer.reads in UNTESTED:
+        return
+    place = identity(prepared.card, prepared.spec.triple.explainer)
+    raw = examples.self_tests().get(place) or bench.store.get_json(place)
+    if raw is None:
+        report(0.0, f"Self-test of {prepared.explainer.title} on {prepared.card.name}", Partial())
+        outcome = self_test(prepared.card, classifier.module, prepared.explainer)
+        bench.keep(lambda: bench.store.put_json(place, outcome.to_json()))
+    else:
+        outcome = Outcome(**raw)
+    if not outcome.works:
+        raise Refused(f"{prepared.explainer.title} failed its self-test on {prepared.card.name}: {outcome.reason}")
 
 
 @dataclass(frozen=True)
@@ -321,7 +354,7 @@ def score_curves(
         scores[start : start + len(rows)] = rows.double().cpu().numpy()
         done = (start + len(rows)) / len(points)
         report(
-            0.5 + 0.5 * done, "Scoring the curves", _partial(values, share[0], scores[:, target], lookup, spec.quantity)
+            0.5 + 0.5 * done, "Scoring the curves", _partial(values, share[0], scores[:, target], lookup, spec.scored)
         )
     return _scored(scores, share, lookup, target, classifier, prepared)
 
@@ -354,9 +387,9 @@ def orders(spec: AuditSpec, values: np.ndarray) -> np.ndarray:
     return np.stack([own, *random])
 
 
-def _partial(values: np.ndarray, share: np.ndarray, scores: np.ndarray, lookup: CurveTable, quantity: str) -> Partial:
+def _partial(values: np.ndarray, share: np.ndarray, scores: np.ndarray, lookup: CurveTable, scored: str) -> Partial:
     deletion, insertion = scores[lookup.deletion], scores[lookup.insertion]
-    return Partial(values, share, deletion[0], insertion[0], deletion[1:], insertion[1:], quantity)
+    return Partial(values, share, deletion[0], insertion[0], deletion[1:], insertion[1:], scored)
 
 
 def _scored(
@@ -395,22 +428,10 @@ def advantage(curves: Scored, direction: str) -> dict[str, Effect]:
 
 def mean_effect(sample: np.ndarray, method: str) -> Effect:
     """Mean of a sample (n > 1) with its 95 % Student t interval."""
-    mean, n = float(sample.mean()), len(sample)
-    half = float(stats.t.ppf(0.975, n - 1) * sample.std(ddof=1) / np.sqrt(n))
-    return Effect(mean, mean - half, mean + half, n, method)
-
-
-def health(values: np.ndarray, untouched: float, spec: AuditSpec, card: ModelCard) -> tuple[str, ...]:
-    """What is odd about the map or the score, in sentences; empty when nothing is."""
-    found = []
-    if np.ptp(values) == 0:
-        what = "zero everywhere" if not values.any() else "constant"
-        found.append(f"The map is {what}: its order is the tie rule's, so the curves say nothing about the explainer.")
-    if spec.quantity == "probability" and untouched < 1 / len(card.classes):
-        found.append(
-            f"The untouched image scores {untouched:.3g} for the target, below chance ({1 / len(card.classes):.3g})."
-        )
-    return tuple(found)
+    mean, low, high = mean_interval(sample)
+    if low is None or high is None:
+        raise ValueError("an interval needs at least two values")
+    return Effect(mean, low, high, len(sample), method)
 
 
 def make_provenance(prepared: Prepared, classifier: Classifier) -> dict[str, Any]:
@@ -418,8 +439,7 @@ def make_provenance(prepared: Prepared, classifier: Classifier) -> dict[str, Any
     device = classifier.device
     return {
         "triplecheck": audit_core.__version__,
-        "versions": {name: _version(name) for name in ("torch", "timm", "grad-cam", "numpy", "scipy")}
-        | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "precision": prepared.spec.precision,
@@ -497,7 +517,9 @@ def with_recorded_input(record: AuditRecord, bench: Workbench) -> AuditSpec:
     if values.shape[2] not in (1, 3):
         raise BadImage(f"the recorded input has {values.shape[2]} channels; only 1 or 3 can be opened as an image")
     name = str(record.provenance.get("image", "recorded input"))
-    return replace(record.spec, image=bench.keep_image(SourceImage(values, False, name)))
+    image = bench.keep_image(SourceImage(values, False, name))
+    target = record.classes[record.target] if record.spec.target == "label" else record.spec.target  # the label is gone
+    return replace(record.spec, image=image, target=target)
 
 
 @dataclass(frozen=True)

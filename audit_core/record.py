@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from audit_core.errors import BadData
+from audit_core.health import findings
 from audit_core.keys import Choice
 from audit_core.types import SETTINGS, AuditSpec, Curve, Effect, Triple, read_only
 
@@ -90,6 +91,12 @@ class AuditRecord:
     def untouched(self) -> float:
         """Score of the untouched image: where deletion starts and insertion ends."""
         return float(self.deletion.score[0])
+
+    @property
+    def sick(self) -> tuple[str, ...]:
+        """Why nothing may be concluded from the map, in sentences; empty when it is fit to be ranked."""
+        found = findings(self.values, self.untouched, self.spec.quantity, len(self.classes), self.extra)
+        return tuple(finding.sentence for finding in found if finding.severity == "sick")
 
     def better(self, curve: str) -> str:
         """Which way is better for "deletion" or "insertion": "lower" or "higher"; least important first turns both."""

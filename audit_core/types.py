@@ -105,6 +105,11 @@ class AuditSpec:
                 f"a contrast with {self.against!r} is a difference of logits, got quantity {self.quantity!r}; use logit"
             )
 
+    @property
+    def scored(self) -> str:
+        """What the curves show, in words: "probability", "logit" or "logit difference"."""
+        return "logit difference" if self.against else self.quantity
+
 
 #: The fields of an :class:`AuditSpec` besides triple and image.
 SETTINGS = tuple(name for name in AuditSpec.__dataclass_fields__ if name not in ("triple", "image"))

@@ -120,7 +120,7 @@ TIMM = {
     "convnext_atto": ({}, 64, 4, "stages.3", "NCHW", (2, 2), 0, "global average pool", "none"),
     "vit_tiny_patch16_224": ({"img_size": 64}, 64, 12, "blocks.11.norm1", "tokens", (4, 4), 1, "CLS token", "global"),
     "deit_tiny_distilled_patch16_224": (
-        {"img_size": 64}, 64, 12, "blocks.11.norm1", "tokens", (4, 4), 2, "CLS token", "global",
+        {"img_size": 64}, 64, 12, "blocks.11.norm1", "tokens", (4, 4), 2, "distillation token", "global",
     ),
     "vit_base_patch16_siglip_224": (
         {"img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3}, 64, 2, "blocks.1", "tokens", (4, 4), 0,
@@ -136,7 +136,7 @@ TIMM = {
     ),
     "mobilenetv3_small_050": ({}, 64, 4, "blocks.5", "NCHW", (2, 2), 0, "global average pool", "auxiliary"),
     "efficientvit_b0": ({}, 64, 4, "stages.3", "NCHW", (2, 2), 0, "global average pool", "unknown"),
-    "xcit_nano_12_p16_224": ({"depth": 2}, 64, 2, "blocks.1", "tokens", (4, 4), 0, "CLS token", "unknown"),
+    "xcit_nano_12_p16_224": ({"depth": 2}, 64, 2, "blocks.1", "tokens", (4, 4), 0, "class attention", "unknown"),
 }
 
 

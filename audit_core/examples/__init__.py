@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from audit_core.record import AuditRecord, loads
 
@@ -26,5 +28,23 @@ SHIPPED = {
 @cache
 def examples() -> dict[str, AuditRecord]:
     """Shipped records by key, in the order of their file names."""
-    found = [loads(path.read_bytes()) for path in sorted(FOLDER.glob("*.json"))]
+    found = [loads(path.read_bytes()) for path in sorted(FOLDER.glob("[0-9]*.json"))]
     return {one.key: one for one in found}
+
+
+@cache
+def measures() -> dict[str, Any]:  # Any: JSON of :class:`audit_core.metrics.Measure`
+    """Shipped measures by their own keys, which name record, weights and metric."""
+    return _read("measures.json")
+
+
+@cache
+def self_tests() -> dict[str, Any]:  # Any: JSON of :class:`audit_core.selftest.Outcome`
+    """Self-tests of every explainer on the shipped checkpoints, by their identity."""
+    return _read("self-tests.json")
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = FOLDER / name
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
