@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line as data."""
     top = _Parser(prog="python -m audit_core", description="Audit (checkpoint, explainer, fill) triples.")
-    verbs = top.add_subparsers(required=True, metavar="list|audit|verify", parser_class=_Parser)
+    verbs = top.add_subparsers(required=True, metavar="list|audit|verify|measure|matrix", parser_class=_Parser)
     listing = verbs.add_parser("list", help="what there is to choose from")
-    listing.add_argument("what", choices=("checkpoints", "explainers", "fills", "datasets"))
+    listing.add_argument("what", choices=tuple(LISTINGS))
     listing.add_argument("--json", action="store_true", help="machine-readable")
     listing.set_defaults(run=run_list)
     _audit_parser(verbs.add_parser("audit", help="audit one image"))
@@ -50,12 +50,32 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
     verify.add_argument("--json", action="store_true", help="machine-readable")
     verify.set_defaults(run=run_verify)
+    measuring = verbs.add_parser("measure", help="controls, sanity, stability, … of a finished audit's map")
+    measuring.add_argument("record", help="key of a stored record, or a JSON record, or an exported PNG card")
+    measuring.add_argument("--metric", action="append", metavar="NAME[:k=v,…]", help="may be repeated; default: all")
+    _checkpoint_options(measuring, required=False)
+    measuring.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
+    measuring.add_argument("--json", action="store_true", help="machine-readable")
+    measuring.set_defaults(run=run_measure)
+    _matrix_parser(verbs.add_parser("matrix", help="every checkpoint x explainer x fill on a few images"))
     return top
+
+
+def _matrix_parser(matrix: argparse.ArgumentParser) -> None:
+    for name in ("checkpoint", "explainer", "fill"):
+        matrix.add_argument(f"--{name}", action="append", metavar="NAME", help="may be repeated; all, unless named")
+    matrix.add_argument("--images", type=int, default=9, help="synthetic sample wafers, one class after the other")
+    matrix.add_argument("--steps", type=int, default=5, help="points of each curve after the untouched one")
+    matrix.add_argument("--seed", type=int, default=0, help="fixes every random draw")
+    matrix.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
+    matrix.add_argument("--json", action="store_true", help="cells and counts as JSON")
+    matrix.set_defaults(run=run_matrix)
 
 
 def _audit_parser(audit: argparse.ArgumentParser) -> None:
     _checkpoint_options(audit, required=True)
-    audit.add_argument("--explainer", required=True, metavar="NAME[:k=v,…]")
+    audit.add_argument("--explainer", metavar="NAME[:k=v,…]", help="may be left out where --map gives the map")
+    audit.add_argument("--map", type=Path, metavar="FILE", help="a map made elsewhere: .npy or .npz")
     audit.add_argument("--fill", required=True, metavar="NAME[:k=v,…]")
     audit.add_argument("--image", required=True, metavar="PATH|DATASET:SPLIT:INDEX")
     audit.add_argument("--target", default="predicted", metavar="predicted|label|CLASS")
@@ -117,11 +137,15 @@ def _checkpoints() -> list[dict[str, Any]]:
     ]
 
 
+FACTS = ("title", "family", "better", "formula", "source", "library", "witness", "pitfalls")
+
+
 def _registry(registry: Any) -> list[dict[str, Any]]:  # Any: Registry of any kind
     return [
         {
             "name": name,
             "summary": registry.help(name).splitlines()[0],
+            **{fact: getattr(registry[name], fact) for fact in FACTS if hasattr(registry[name], fact)},
             "parameters": {
                 key: {"default": p.default, "help": p.limit.help} for key, p in registry.parameters(name).items()
             },
@@ -142,6 +166,12 @@ def _fills() -> list[dict[str, Any]]:
     return _registry(FILLS)
 
 
+def _metrics() -> list[dict[str, Any]]:
+    from audit_core.metrics import METRICS
+
+    return _registry(METRICS)
+
+
 def _datasets() -> list[dict[str, Any]]:
     from audit_core.data import DATASETS
 
@@ -152,6 +182,7 @@ LISTINGS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "checkpoints": _checkpoints,
     "explainers": _explainers,
     "fills": _fills,
+    "metrics": _metrics,
     "datasets": _datasets,
 }
 
@@ -165,7 +196,8 @@ def run_audit(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in SETTINGS}
     if options.against:
         settings["quantity"] = "logit"
-    wanted = audit.spec(checkpoint, options.explainer, options.fill, image_reference(options.image, bench), **settings)
+    explainer, image = explainer_words(options, bench), image_reference(options.image, bench)
+    wanted = audit.spec(checkpoint, explainer, options.fill, image, **settings)
     record = audit.run(wanted, bench)
     if bench.problem:
         sys.stderr.write(f"{bench.problem}\n")
@@ -176,6 +208,55 @@ def run_audit(options: argparse.Namespace) -> None:
             sys.stderr.write(f"wrote {path}\n")
     if options.json or not options.out:
         sys.stdout.write(record.dumps() + "\n")
+
+
+def explainer_words(options: argparse.Namespace, bench: Any) -> str:  # Any: Workbench
+    """The explainer as it was named, or the map that was given in its place."""
+    if options.map is None:
+        if not options.explainer:
+            raise InvalidParameter("an audit needs --explainer NAME, or --map FILE with a map made elsewhere")
+        return str(options.explainer)
+    if options.explainer and options.explainer != "outside":
+        raise InvalidParameter(f"--map gives the map itself, --explainer {options.explainer} another; leave one out")
+    if not options.map.is_file():
+        raise InvalidParameter(f"--map {str(options.map)!r} is no file; give a .npy or .npz file")
+    return f"outside:map={bench.add_map(options.map.read_bytes(), options.map.name)}"
+
+
+def run_matrix(options: argparse.Namespace) -> None:
+    """Fill the matrix; exit code 2 when a cell ended in neither a number nor a reason."""
+    from tqdm import tqdm
+
+    from audit_core import matrix
+    from audit_core.explainers import EXPLAINERS
+    from audit_core.fills import FILLS
+    from models import zoo
+
+    if not 1 <= options.images <= 90:
+        raise InvalidParameter(f"images must be in [1, 90], got {options.images}")
+    checkpoints, explainers, fills = (
+        list(named or every)
+        for named, every in ((options.checkpoint, zoo.names()), (options.explainer, EXPLAINERS), (options.fill, FILLS))
+    )
+    images = [f"synthetic:sample:{index}" for index in range(options.images)]
+    bench = open_workbench(options.device)
+    with tqdm(unit="cell", disable=None) as bar:
+
+        def tell(done: int, total: int, message: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            bar.set_description_str(message)
+
+        settings = {"steps": options.steps, "controls": 0, "seed": options.seed}
+        cells = list(matrix.matrix(bench, checkpoints, explainers, fills, images, tell, **settings))
+    counted = matrix.counts(cells)
+    if options.json:
+        rows = {"counts": counted, "settings": {"images": images, **settings}, "cells": [c.to_json() for c in cells]}
+        sys.stdout.write(json.dumps(rows, allow_nan=False) + "\n")
+    else:
+        sys.stdout.write(matrix.as_text(cells) + "\n")
+    if counted["error"]:
+        raise AuditError(f"{counted['error']} of {counted['cells']} cells ended in a defect; their reasons name it")
 
 
 def run_verify(options: argparse.Namespace) -> None:
@@ -207,6 +288,24 @@ def run_verify(options: argparse.Namespace) -> None:
         raise AuditError(
             f"the record was not reproduced: {result.note or 'its numbers differ from the recomputed ones'}"
         )
+
+
+def run_measure(options: argparse.Namespace) -> None:
+    """Measure a finished audit's map: one row per metric, each a number with its direction or the reason for none."""
+    from audit_core import measuring
+
+    bench = open_workbench(options.device)
+    if options.checkpoint:
+        checkpoint_reference(options, bench)
+    record = read_record(options.record, bench)
+    rows = measuring.table(measuring.measure(record, bench, options.metric))
+    if options.json:
+        sys.stdout.write(json.dumps({"key": record.key, "measures": rows}, allow_nan=False) + "\n")
+        return
+    arrows = {"lower": "↓", "higher": "↑", "neither": " "}
+    for row in rows:
+        value = "–" if row["refused"] else f"{row['value']:.4g}"
+        sys.stdout.write(f"{row['name']:26}{arrows[row['better']]} {value:>10}  {row['sentence']}\n")
 
 
 def read_record(text: str, bench: Any) -> Any:  # Any: Workbench, AuditRecord; imported late

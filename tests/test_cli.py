@@ -21,6 +21,7 @@ from models import zoo
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "docs" / "audit-record.schema.json").read_text())
+CNN = "wafer-resnet18-cbam"
 QUICK = ["--steps", "4", "--controls", "2", "--device", "cpu"]
 IMAGE = ("--image", "synthetic:sample:0")
 
@@ -309,3 +310,72 @@ def test_real_photographs_into_a_brought_model(capsys, shared_data, small_resnet
     )
     assert found["map"]["values"]["shape"] == [96, 96]
     assert main(["verify", found["key"], "--device", "cpu"]) == 0
+
+
+def test_a_map_made_elsewhere_is_audited_as_any_other(capsys, tmp_path):
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    np.save(tmp_path / "heat.npy", values)
+    given = ("--checkpoint", CNN, "--fill", "zero", *IMAGE, "--map", str(tmp_path / "heat.npy"))
+    found = audit(capsys, *given)
+    np.testing.assert_array_equal(loads(json.dumps(found)).values, values)
+    assert found["explainer"].startswith("outside:map=")
+    assert main(["verify", found["key"]]) == 0
+    assert "verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    ((), "an audit needs --explainer NAME, or --map FILE"),
+    (("--map", "nowhere.npy"), "is no file"),
+    (("--explainer", "rise", "--map", "nowhere.npy"), "leave one out"),
+    (("--explainer", "outside"), "once a .npy or .npz file is given"),
+    (("--explainer", "outside:map=abc"), "is in the store (any more); give its file again"),
+    (("--explainer", "random", "--target", "Donut", "--against", "Donut"), "choose another class"),
+    (("--explainer", "random", "--against", "Ring"), "against must be a class or its index"),
+])  # fmt: skip
+def test_bad_words_about_maps_and_contrasts_are_one_sentence(capsys, words, sentence):
+    assert sentence in refused(capsys, "audit", "--checkpoint", CNN, "--fill", "zero", *IMAGE, *words)
+
+
+def test_a_contrast_on_the_command_line_scores_logit_differences(capsys):
+    cell = ("--checkpoint", CNN, "--explainer", "grad-cam", "--fill", "zero", *IMAGE)
+    found = audit(capsys, *cell, "--against", "Donut")
+    assert found["settings"]["quantity"] == "logit"
+    assert found["settings"]["against"] == "Donut"
+    assert found["along"]["deletion"]["shape"][1] == 9
+    assert "--against Donut" in found["provenance"]["command"]
+
+
+def test_the_matrix_is_numbers_and_reasons(capsys):
+    words = ["matrix", "--checkpoint", CNN, "--explainer", "rollout", "--explainer", "grad-cam", "--fill", "zero",
+             "--fill", "blur", "--images", "2", "--steps", "2", "--json"]  # fmt: skip
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"] == {"cells": 4, "number": 2, "refused": 2, "error": 0}
+    for cell in found["cells"]:
+        if cell["explainer"] == "rollout":
+            assert cell["srg"] is None
+            assert "class token" in cell["reason"]
+        else:
+            assert cell["n"] == 2
+            assert cell["low"] < cell["srg"] < cell["high"]
+    assert main(words[:-1]) == 0
+    assert "2 number, 2 refused, 0 error" in capsys.readouterr().out
+    sentence = refused(capsys, "matrix", "--images", "0")
+    assert "images must be in [1, 90]" in sentence
+
+
+def test_measures_of_a_stored_audit_are_numbers_or_reasons(capsys):
+    key = audit(capsys, "--checkpoint", CNN, "--explainer", "edges", "--fill", "zero", *IMAGE)["key"]
+    names = ("srg", "beats-edges", "gini", "pointing-game")
+    asked = [word for name in names for word in ("--metric", name)]
+    assert main(["measure", key, *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["key"] == key
+    rows = {row["name"]: row for row in found["measures"]}
+    assert list(rows) == list(names)
+    assert rows["beats-edges"]["refused"]
+    assert rows["beats-edges"]["sentence"].strip()
+    assert rows["gini"]["better"] == "neither"
+    assert main(["measure", key, *asked]) == 0
+    assert "srg" in capsys.readouterr().out
+    assert "no metric named 'srgg'" in refused(capsys, "measure", key, "--metric", "srgg")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -25,7 +27,7 @@ def commands(module: str) -> list[list[str]]:
 
 
 def test_the_notebook_lines_run(tmp_path, monkeypatch, capsys):
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
@@ -33,6 +35,27 @@ def test_the_notebook_lines_run(tmp_path, monkeypatch, capsys):
     assert "zero" in lines[0]
     assert "blur" in lines[1]
     assert lines[-1] == "True"
+
+
+def test_the_example_of_a_new_explainer_is_audited(tmp_path):
+    """In a process of its own, so that the registry of the other tests stays as it is."""
+    example = blocks("python")[1]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    code = f"""{example}
+from audit_core import audit
+from audit_core.store import Store
+from audit_core.workbench import Workbench
+
+image = np.zeros((1, 9, 9), np.float32)
+image[0, 4, 4] = 1.0
+expected = np.zeros((9, 9))
+expected[2:7, 2:7] = 1.0
+np.testing.assert_array_equal(LocalContrast().draw(image, 0), expected)
+spec = audit.spec("wafer-resnet18-cbam", "local-contrast:side=3", "blur", "synthetic:sample:3", steps=4)
+print(audit.run(spec, Workbench(Store({str(tmp_path)!r}))).badge)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "control", run.stderr
 
 
 def test_the_table_is_what_the_cards_say():
@@ -52,7 +75,7 @@ def test_model_commands_parse(words):
 
 def test_every_verb_is_documented():
     shown = {line[0] for line in commands("audit_core")}
-    assert shown == {"list", "audit", "verify"}
+    assert shown == {"list", "audit", "verify", "measure", "matrix"}
     assert {line[0] for line in commands("models")} == {"train", "publish"}
 
 
@@ -61,7 +84,7 @@ def test_the_glossary_gives_each_word_one_meaning():
         r"^\| (\w+) \| (.+?) \|$", TEXT.split("## Glossary")[1].split("## Caveats")[0], flags=re.MULTILINE
     )
     words = [word for word, _ in rows if word != "word"]
-    assert len(words) == len(set(words)) == 20
+    assert len(words) == len(set(words)) == 23
     assert words == sorted(words)
 
 
