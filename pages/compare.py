@@ -32,6 +32,7 @@ first_card = bench.card(compare_slots.defaults()[0].checkpoint)
 with st.sidebar:
     image = pickers.image(PAGE, first_card)
     target = pickers.target(PAGE, first_card, labelled=bool(image and not image.startswith("upload:")))
+    against = pickers.against(PAGE, first_card)
     settings = pickers.settings(PAGE)
     scale = st.radio(
         "Scale of the heatmaps",
@@ -74,7 +75,7 @@ for start in range(0, len(slots), per_row):
         with boxes[slot]:
             triples[slot] = compare_slots.editor(slot)
 
-shared = {**words, "image": image, "target": target, **settings}
+shared = {**words, "image": image, "target": target, "against": against, **settings}
 compare_link.remember(shared, [compare_link.encode(triple, slot) for slot, triple in triples.items()])
 cells = compare_work.prepare(triples, shared)
 records = compare_work.records(cells)

@@ -12,7 +12,7 @@ with st.spinner("Starting the engine (first use takes some seconds) …"):
     from audit_core.explainers import EXPLAINERS
     from audit_core.keys import Choice
     from audit_core.types import AuditSpec, Triple
-    from pages.ui import fills_row, link, opened, pickers, resources, result, wording, work
+    from pages.ui import checks, fills_row, link, opened, pickers, resources, result, wording, work
 
 PAGE = "spot"
 bench = resources.bench()
@@ -28,6 +28,7 @@ with st.sidebar:
     explainer = pickers.explainer(PAGE, card)
     fill = pickers.fill(PAGE)
     target = pickers.target(PAGE, card, labelled=bool(image and not image.startswith("upload:")))
+    against = pickers.against(PAGE, card)
     settings = pickers.settings(PAGE)
 
 before, words = (
@@ -39,6 +40,7 @@ before, words = (
         "fill": str(fill),
         "image": image or "",
         "target": target,
+        "against": against,
         **settings,
     },
 )
@@ -63,7 +65,8 @@ spec = AuditSpec(
     image,
     target,
     direction=settings["direction"],
-    quantity=settings["quantity"],
+    quantity="logit" if against else settings["quantity"],
+    against=against,
     precision=settings["precision"],
     **numbers,
 )
@@ -101,6 +104,7 @@ if record is None:
 if bench.problem:
     st.warning(wording.plain(bench.problem), icon=":material/save:")
 result.draw(record, PAGE)
+checks.draw(record, PAGE)
 fills_row.draw(prepared, record, PAGE)
 st.subheader("Take it along", anchor=False)
 result.downloads(record, PAGE)

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 from PIL import Image
+from plotly.subplots import make_subplots
 
 OWN, GREY, ACCENT = "#0072B2", "#8A8F98", "#D55E00"
 TEXT = "#777D87"  # contrast above 4:1 on the light and on the dark page alike
@@ -99,6 +100,30 @@ def heatmap(
     return figure
 
 
+def map_strip(maps: list[np.ndarray], titles: list[str], height: int = 190) -> go.Figure:
+    """Small maps side by side, each divided by its largest absolute value, so that one colour bar serves all."""
+    figure = make_subplots(1, len(maps), subplot_titles=titles, horizontal_spacing=0.02)
+    for place, values in enumerate(maps, 1):
+        shown = values / (float(np.abs(values).max()) or 1.0)
+        hover = "row %{y}, column %{x}<br>%{z:.3g} of the largest<extra></extra>"
+        figure.add_trace(go.Heatmap(z=shown, coloraxis="coloraxis", hovertemplate=hover), 1, place)
+        figure.update_yaxes(visible=False, autorange="reversed", scaleanchor=f"x{place}", row=1, col=place)
+    low = -1 if any((values < 0).any() for values in maps) else 0
+    bar = {"title": {"text": "share of each map's largest", "side": "right"}, "thickness": 12}
+    figure.update_xaxes(visible=False, constrain="domain")
+    figure.update_annotations(font_size=12)
+    figure.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 28, "b": 0},
+        coloraxis={"cmin": low, "cmax": 1, "colorscale": DIVERGING if low else "Cividis", "colorbar": bar},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": TEXT},
+        dragmode=False,
+    )
+    return figure
+
+
 def curve_rows(
     fraction: np.ndarray, score: np.ndarray, random: np.ndarray
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
@@ -125,13 +150,13 @@ def curve_spec(
     random: np.ndarray,
     title: str,
     change: str,
-    quantity: str,
+    scored: str,
     cursor: float | None = None,
 ) -> dict:
     """Vega-Lite chart of one curve with the random orders' range behind it and a cursor at a fraction."""
     own, band = curve_rows(fraction, score, random)
-    y = {"type": "quantitative", "title": "Probability" if quantity == "probability" else "Logit"}
-    if quantity == "probability":
+    y = {"type": "quantitative", "title": scored.capitalize()}
+    if scored == "probability":
         y["scale"] = {"domain": [0, 1]}
     x = {
         "field": "fraction",

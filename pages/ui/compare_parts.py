@@ -136,7 +136,7 @@ def curves(records: dict[int, AuditRecord], kind: str) -> None:
     base, lower = getattr(first, kind), first.better(kind) == "lower"
     head = f"{title} · {wording.DIRECTIONS[first.better(kind)]}"
     random = getattr(first.controls, kind)
-    spec = charts.curve_spec(base.fraction, base.score, random, head, change, first.spec.quantity)
+    spec = charts.curve_spec(base.fraction, base.score, random, head, change, first.spec.scored)
     rows = [
         {"fraction": float(f), "score": float(s), "letter": LETTERS[slot], "triple": name(record.spec.triple)}
         for slot, record in records.items()

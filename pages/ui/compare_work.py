@@ -20,7 +20,8 @@ NUMBERS = ("steps", "patch", "controls", "seed")
 
 def prepare(triples: Mapping[int, Triple], shared: Mapping[str, str]) -> dict[int, Prepared | str]:
     """Slot -> the audit, or the sentence why it is refused."""
-    rest = {name: shared[name] for name in ("target", "direction", "quantity", "precision")}
+    rest = {name: shared[name] for name in ("target", "direction", "quantity", "precision", "against")}
+    rest["quantity"] = "logit" if rest["against"] else rest["quantity"]
     numbers = {name: int(shared[name]) for name in NUMBERS}
     cells: dict[int, Prepared | str] = {}
     for slot, triple in triples.items():

@@ -16,6 +16,7 @@ DEFAULTS = {
     "fill": "zero",
     "image": "synthetic:sample:3",
     "target": "predicted",
+    "against": "",
     "steps": "20",
     "patch": "1",
     "direction": "most",

@@ -69,7 +69,7 @@ def seed_widgets(page: str, words: dict[str, str]) -> list[str]:
             found = _short(words[name])
             problems.append(f"{name} must be a whole number in [{low}, {high}], got {found}; using {default}.")
         state[f"{page}.{name}"] = int(words[name]) if good else default
-    state[f"{page}.target"] = words["target"]
+    state[f"{page}.target"], state[f"{page}.against"] = words["target"], words["against"]
     _seed_image(page, words["image"], problems)
     return problems
 
@@ -143,29 +143,78 @@ def checkpoint_name(reference: str) -> str:
 
 def explainer(page: str, card: ModelCard) -> Choice:
     """Applicable explainers to choose from; the others stand below with the reason."""
-    refused = {name: why for name in EXPLAINERS if (why := EXPLAINERS.build(Choice(name)).refuse(card))}
+    refused = {
+        name: why
+        for name in EXPLAINERS
+        if name != "outside" and (why := EXPLAINERS.build(Choice(name)).refuse(card))
+    }
     asked = st.session_state.get(f"{page}.explainer")
-    options = [name for name in EXPLAINERS if name not in refused or name == asked]
-    show = lambda name: EXPLAINERS[name].title + (" — not for this model" if name in refused else "")
+    options = [name for name in _by_family(EXPLAINERS) if name not in refused or name == asked]
+    show = lambda name: _grouped(EXPLAINERS, name) + (" — not for this model" if name in refused else "")
     name = st.selectbox(
-        "Explainer", options, key=f"{page}.explainer", format_func=show, help="The method that draws the heatmap."
+        "Explainer",
+        options,
+        key=f"{page}.explainer",
+        format_func=show,
+        help="The method that draws the heatmap. Type to search.",
     )
-    for other, why in refused.items():
-        if other != name:
-            st.caption(f":material/block: {EXPLAINERS[other].title} is not offered: {wording.plain(why)}.")
-    return _with_parameters(page, EXPLAINERS, name, card)
+    if name == "outside":
+        _take_map(page)
+    choice = _with_parameters(page, EXPLAINERS, name, card)
+    if name not in refused:
+        cost = EXPLAINERS.build(choice).cost(card)
+        st.caption(f"{_first_line(EXPLAINERS, name)} At most {cost.forwards:,} forwards, {cost.backwards:,} backwards.")
+    others = {other: why for other, why in refused.items() if other != name}
+    if others:
+        with st.expander(f"{len(others)} not offered for this model", icon=":material/block:"):
+            for other, why in others.items():
+                st.caption(f"**{EXPLAINERS[other].title}**: {wording.plain(why)}.")
+    return choice
+
+
+def _take_map(page: str) -> None:
+    """A map made elsewhere: kept by content, and named in the explainer's parameter."""
+    file = st.file_uploader(
+        "Your map: .npy or .npz, rows × columns, higher = more evidence", key=f"{page}.map", max_upload_size=200
+    )
+    if file is None:
+        return
+    try:
+        digest = resources.bench().add_map(file.getvalue(), file.name)
+    except AuditError as problem:
+        st.error(wording.plain(str(problem)), icon=":material/error:")
+        return
+    st.session_state[params.key_of(page, EXPLAINERS.kind, "outside", "map")] = digest
 
 
 def fill(page: str) -> Choice:
     """All fills; one that has no meaning for the image is refused later, with the reason."""
     name = st.selectbox(
         "Fill",
-        list(FILLS),
+        _by_family(FILLS),
         key=f"{page}.fill",
-        format_func=lambda n: FILLS[n].title,
+        format_func=lambda n: _grouped(FILLS, n),
         help="What stands in a pixel that is taken away. Change it and the ranking may turn over.",
     )
-    return _with_parameters(page, FILLS, name, None)
+    choice = _with_parameters(page, FILLS, name, None)
+    st.caption(_first_line(FILLS, name))
+    return choice
+
+
+def _by_family(registry) -> list[str]:
+    """All names, families together, each family and its members in the order of registration."""
+    families = list(dict.fromkeys(registry[name].family for name in registry))
+    return sorted(registry, key=lambda name: families.index(registry[name].family))
+
+
+def _grouped(registry, name: str) -> str:
+    """Family and title, as a menu without headings can show them."""
+    return f"{wording.heading(registry[name].family)} · {registry[name].title}"
+
+
+def _first_line(registry, name: str) -> str:
+    """The docstring's first sentence, which says what the entry does."""
+    return wording.plain(registry.help(name).splitlines()[0])
 
 
 def _with_parameters(page: str, registry, name: str, card: ModelCard | None) -> Choice:
@@ -244,6 +293,22 @@ def target(page: str, card: ModelCard, labelled: bool) -> str:
         key=f"{page}.target",
         format_func=lambda name: NAMES.get(name, name),
         help="The class whose score the curves follow.",
+    )
+
+
+def against(page: str, card: ModelCard) -> str:
+    """The class that the target is set against; "" for none."""
+    options, asked = ["", *card.classes], st.session_state.get(f"{page}.against", "")
+    if asked not in options:
+        st.session_state[f"{page}.against"] = ""
+        problem = f"{card.name} has no class {_short(asked)} to set the target against; asking without a contrast."
+        st.session_state.setdefault(f"{page}.problems", []).append(problem)
+    return st.selectbox(
+        "Rather than",
+        options,
+        key=f"{page}.against",
+        format_func=lambda name: name or "No contrast",
+        help="Why the target rather than this class: map and curves follow the difference of their two logits.",
     )
 
 

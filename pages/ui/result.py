@@ -26,7 +26,7 @@ def draw_partial(partial: Partial) -> None:
     for column, name in ((left, "deletion"), (right, "insertion")):
         title, change = CURVES[name]
         random = getattr(partial, f"random_{name}")
-        spec = charts.curve_spec(partial.fractions, getattr(partial, name), random, title, change, partial.quantity)
+        spec = charts.curve_spec(partial.fractions, getattr(partial, name), random, title, change, partial.scored)
         with column:
             charts.curve(spec, f"partial.{name}", f"{title} curve so far")
 
@@ -116,7 +116,7 @@ def _curve(record: AuditRecord, name: str, cursor: float) -> None:
     direction = wording.DIRECTIONS[record.better(name)]
     curve, random = getattr(record, name), getattr(record.controls, name)
     spec = charts.curve_spec(
-        curve.fraction, curve.score, random, f"{title} · {direction}", change, record.spec.quantity, float(cursor)
+        curve.fraction, curve.score, random, f"{title} · {direction}", change, record.spec.scored, float(cursor)
     )
     effect = record.advantage.get(name)
     finding = f"better than random order by {effect.value:.3f}" if effect else "no random orders to compare with"
@@ -126,8 +126,10 @@ def _curve(record: AuditRecord, name: str, cursor: float) -> None:
 def _probabilities(record: AuditRecord, shown: str, step: int) -> None:
     values = getattr(record.along, shown)[step]
     if record.spec.quantity == "logit":
-        st.caption("Logits at this step")
-        st.dataframe({"class": [record.classes[k] for k in record.along.classes], "logit": values}, hide_index=True)
+        scored = record.spec.scored
+        against = f" to {record.spec.against}" if record.spec.against else ""
+        st.caption(wording.plain(f"{scored.capitalize()}s{against} at this step"))
+        st.dataframe({"class": [record.classes[k] for k in record.along.classes], scored: values}, hide_index=True)
         return
     names = [record.classes[k] for k in record.along.classes]
     spec = charts.probabilities(names, values, record.classes[record.target])
@@ -140,6 +142,8 @@ def _numbers(record: AuditRecord) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             wording.badge(judged.word, judged.sentence)
+            if record.sick:
+                wording.badge("sick", " ".join(record.sick))
             wording.badge(record.badge, record.badge_sentence)
             st.markdown(wording.plain(judged.sentence))
         columns = st.columns(4)

@@ -6,7 +6,13 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 WATCHING = ("spot_audit", "compare")  # pages that poll their own jobs
-TITLES = {"home": "Triplecheck", "spot_audit": "Spot audit", "compare": "Compare", "checkpoints": "Checkpoints"}
+TITLES = {
+    "home": "Triplecheck",
+    "spot_audit": "Spot audit",
+    "compare": "Compare",
+    "checkpoints": "Checkpoints",
+    "methods": "Methods",
+}
 
 
 def open_asked_page(pages: dict[str, StreamlitPage]) -> None:

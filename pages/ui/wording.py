@@ -12,6 +12,7 @@ BADGES = {
     "adapted": (":material/alt_route:", "orange"),
     "mismatched": (":material/link_off:", "red"),
     "model-agnostic": (":material/visibility_off:", "violet"),
+    "sick": (":material/sick:", "red"),
     "control": (":material/casino:", "gray"),
     "supported": (":material/check_circle:", "blue"),
     "qualified": (":material/rule:", "orange"),
@@ -30,6 +31,11 @@ def number(value: float | None) -> str:
 def interval(effect: Effect) -> str:
     """Value with sign, 95 % interval and n."""
     return f"{effect.value:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}], n = {effect.n}"
+
+
+def heading(family: str) -> str:
+    """A registry family as a heading: acronyms stay as they are."""
+    return family[:1].upper() + family[1:]
 
 
 def percent(value: float) -> str:

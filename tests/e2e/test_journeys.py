@@ -15,7 +15,7 @@ from PIL import Image
 from audit_core.examples import examples
 from audit_core.export import read_record
 from audit_core.record import AuditRecord
-from pages.ui import wording
+from pages.ui import shell, wording
 
 VIT, CNN = "wafer-vit-tiny", "wafer-resnet18-cbam"
 QUICK = {"checkpoint": CNN, "explainer": "random", "fill": "zero", "image": "synthetic:sample:3",
@@ -57,7 +57,7 @@ def test_the_first_request_of_a_fresh_server_may_be_a_deep_link(fresh_server: An
                  image=record.spec.image)  # fmt: skip
     visitor.see(of_record(record))
     titles = visitor.page.get_by_test_id("stTopNavLink").all_inner_texts()
-    assert [title.strip() for title in titles] == ["Triplecheck", "Spot audit", "Compare", "Checkpoints"]
+    assert [title.strip() for title in titles] == list(shell.TITLES.values())
     assert visitor.page.get_by_role("heading", level=1).inner_text() == "Spot audit"
     assert visitor.page.get_by_role("dialog").count() == 0
     assert visitor.page.get_by_text("Page not found").count() == 0
@@ -73,11 +73,32 @@ def test_home_shows_a_finished_audit_and_leads_on(visitor: Any) -> None:
     visitor.see(of_record(record))
 
 
-@pytest.mark.parametrize("path", ["compare", "checkpoints"])
+LANDMARKS = {"": "How to read this", "spot_audit": "Take it along", "compare": "The curves in one chart",
+             "checkpoints": "Add a custom checkpoint", "methods": "Grad-CAM++"}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["compare", "checkpoints", "methods"])
 def test_the_other_pages_open(visitor: Any, path: str) -> None:
     visitor.open(path)
     visitor.page.get_by_role("heading", name=path.capitalize(), level=1).wait_for()
-    visitor.says("The curves in one chart" if path == "compare" else "Add a custom checkpoint")
+    visitor.says(LANDMARKS[path])
+
+
+def test_a_contrast_is_audited_and_its_map_checked(visitor: Any, arrive: Callable[..., Any]) -> None:
+    visitor.open("spot_audit", **{**QUICK, "explainer": "grad-cam"})
+    plain = visitor.numbers()
+    visitor.pick("spot.against", "Scratch")
+    until_link(visitor.page, against="Scratch")
+    visitor.numbers(unlike=plain)
+    visitor.says("Logit differences to Scratch at this step")
+    visitor.page.get_by_role("button", name="Run all checks").click()
+    visitor.says(re.compile("controls: (passed|failed)"))
+    visitor.says(re.compile("parameters: (passed|failed|not known)"))
+    visitor.says("The same map while the model forgets")
+    other = arrive()
+    other.page.goto(visitor.page.url)
+    other.says(re.compile("controls: (passed|failed)"))
+    other.fine()
 
 
 def test_each_of_the_three_pickers_changes_the_audit(visitor: Any) -> None:
@@ -187,12 +208,11 @@ def test_a_file_name_is_shown_literally(visitor: Any) -> None:
 def test_a_phone_shows_every_page_without_scrolling_sideways(arrive: Callable[..., Any], scheme: str) -> None:
     someone = arrive(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     record = next(iter(examples().values()))
-    for path in ("", "spot_audit", "compare", "checkpoints"):
+    for path, landmark in LANDMARKS.items():
         someone.open(path)
         if path == "spot_audit":
             someone.see(of_record(record))
-        someone.says({"": "How to read this", "checkpoints": "Add a custom checkpoint",
-                      "compare": "The curves in one chart"}.get(path, "Take it along"))  # fmt: skip
+        someone.says(landmark)
         assert max(someone.page.evaluate(WIDTHS)) <= 390, path
         corner = Image.open(io.BytesIO(someone.page.screenshot())).convert("L").getpixel((5, 500))
         assert (corner < 80) == (scheme == "dark"), path

@@ -23,7 +23,9 @@ from audit_core.data import Folder
 from audit_core.examples import examples
 from audit_core.explainers import EXPLAINERS
 from audit_core.export import card_png
+from audit_core.fills import FILLS
 from audit_core.keys import Choice
+from audit_core.metrics import METRICS
 from audit_core.types import Triple
 from models import zoo
 from pages.ui import shell, wording
@@ -224,6 +226,41 @@ def test_an_audit_runs_and_its_link_shows_the_same_numbers_in_another_session() 
     assert re.fullmatch(r"0\.\d{3}|\d\.\d\de-\d\d", shown["Deletion AUC ↓"])
     other = visit("spot_audit", **words_of(at))
     assert numbers(other) == shown, "found in the store, before any job"
+
+
+def test_a_contrast_scores_logit_differences_and_stands_in_the_link() -> None:
+    at = spot(explainer="random", steps="2", controls="2")
+    at.selectbox(key="spot.against").set_value("Scratch").run()
+    at = until_finished(at)
+    assert not at.exception
+    assert words_of(at)["against"] == "Scratch"
+    assert any("Logit differences to Scratch" in caption.value for caption in at.caption)
+    refused = spot(explainer="random", target="Scratch", against="Scratch", steps="2", controls="2")
+    assert "choose another class" in " ".join(until_told(refused))
+
+
+def until_told(at: AppTest) -> list[str]:
+    """Rerun until an error is shown."""
+    end = time.monotonic() + 60
+    while not at.error and time.monotonic() < end:
+        time.sleep(0.2)
+        at.run()
+    return [unescaped(error.value) for error in at.error]
+
+
+def test_methods_are_searched_by_word() -> None:
+    at = visit("methods")
+    assert len(at.expander) == len(EXPLAINERS)
+    at.text_input(key="methods.search").set_value("petsiuk 2018").run()
+    assert 0 < len(at.expander) < len(EXPLAINERS)
+    assert all("RISE" in one.label or "Petsiuk" in str(one) for one in at.expander)
+    at.text_input(key="methods.search").set_value("no such word").run()
+    assert not at.expander
+    assert "Clear the search" in at.info[0].value
+    at.text_input(key="methods.search").set_value("").run()
+    for kind, registry in (("Fills", FILLS), ("Metrics", METRICS)):
+        at.segmented_control(key="methods.kind").set_value(kind).run()
+        assert len(at.expander) == len(registry)
 
 
 def test_uploads_belong_to_their_session_and_open_by_link() -> None:
