@@ -16,13 +16,13 @@ from torch import nn
 from audit_core.classifier import Classifier
 from audit_core.errors import Refused
 from audit_core.explainers import EXPLAINERS, Explainer
+from audit_core.explainers.base import READS
 from audit_core.fills import FILLS, FillContext
 from audit_core.keys import Choice, key
 from audit_core.params import Between, OneOf, Parameter
 from audit_core.readouts import BADGES, relation
 from audit_core.types import Attribution
 
-READS = {"attention", "feature gradients", "scores", "image", "nothing"}
 TARGET = torch.tensor([2, 0, 1])
 CHEAP = {"n_masks": 600}  # in place of a default, where an entry has a parameter of this name
 TOLERANCE = 1e-5  # between one by one and all at once; the logits' own tolerance
@@ -243,7 +243,13 @@ def test_parameter_is_documented_and_part_of_the_key(registry: Any, name: str, p
     assert len(keys) >= 2
 
 
-@pytest.mark.parametrize(("name", "parameter"), [(n, p) for r, n, p in ALL_PARAMETERS if r is EXPLAINERS], ids=str)
+def test_every_explainer_has_a_cell_but_the_one_that_needs_a_file() -> None:
+    assert set(EXPLAINERS) - {name for name, _ in CELLS} == {"outside"}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [(n, p) for r, n, p in ALL_PARAMETERS if r is EXPLAINERS and n != "outside"], ids=str
+)
 def test_every_explainer_parameter_does_something(name: str, parameter: str) -> None:
     """On at least one model, some value besides the default gives another map."""
     for model in [model for cell, model in CELLS if cell == name]:
@@ -260,8 +266,8 @@ def test_every_explainer_parameter_does_something(name: str, parameter: str) -> 
 
 
 def context(channels: int = 1, size: int = 16, seed: int = 3) -> FillContext:
-    rest = tiny.images(2, size, channels, seed=9)
-    return FillContext((0.3, 0.4, 0.5)[:channels], (0.5, 0.4, 0.3)[:channels], rest[0], rest[1], seed)
+    rest = tiny.images(10, size, channels, seed=9)
+    return FillContext((0.3, 0.4, 0.5)[:channels], (0.5, 0.4, 0.3)[:channels], rest[0], rest[1], seed, rest[2:])
 
 
 def some_changed(n: int, size: int = 16) -> torch.Tensor:
@@ -309,7 +315,7 @@ def test_fill_changes_exactly_the_changed_pixels(name: str, channels: int) -> No
 @pytest.mark.parametrize("name", FILLS)
 def test_fill_is_deterministic_and_leaves_its_input_alone(name: str) -> None:
     pixels, changed, about = tiny.images(4), some_changed(4), context()
-    given = (pixels, changed, about.dataset_mean, about.reference)
+    given = (pixels, changed, about.dataset_mean, about.reference, about.others)
     kept = [tensor.clone() for tensor in given]
     first = filled(name, pixels, changed, about)
     assert torch.equal(first, filled(name, pixels, changed, about))
@@ -329,7 +335,7 @@ def test_fill_does_not_depend_on_the_rest_of_the_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILLS)
 def test_a_fill_without_what_it_needs_refuses(name: str) -> None:
-    fill, bare = FILLS.build(Choice(name)), replace(context(), dataset_mean=None, reference=None)
+    fill, bare = FILLS.build(Choice(name)), replace(context(), dataset_mean=None, reference=None, others=None)
     reason = fill.refuse(bare)
     if reason is None:
         assert torch.equal(fill.substrate(tiny.images(2), bare), fill.substrate(tiny.images(2), context()))

@@ -285,10 +285,11 @@ def test_every_field_of_a_spec_changes_its_key_and_it_is_hashable() -> None:
     other = {
         "triple": Triple("net", Choice("rise"), Choice("blur")), "image": "synthetic:sample:1", "target": "label",
         "steps": 10, "patch": 2, "direction": "least", "quantity": "logit", "controls": 9, "seed": 1,
-        "precision": "bf16",
+        "precision": "bf16", "against": "ring",
     }
     assert set(other) == set(AuditSpec.__dataclass_fields__)
-    changed = [dataclasses.replace(SPEC, **{name: value}) for name, value in other.items()]
+    changed = [dataclasses.replace(SPEC, **{name: value}) for name, value in other.items() if name != "against"]
+    changed.append(dataclasses.replace(SPEC, quantity="logit", against="ring"))  # a contrast is one of logits
     assert len({key(spec=spec) for spec in [SPEC, *changed]}) == len(changed) + 1
     assert len({SPEC, *changed, dataclasses.replace(SPEC)}) == len(changed) + 1
 
