@@ -16,7 +16,7 @@ lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy audit_core models
 
-bench: $(STAMPS)/bench
+bench: $(STAMPS)/dev
 	$(BIN)/python -m tests.bench
 
 clean:
@@ -30,10 +30,6 @@ $(STAMPS)/app: requirements.txt
 
 $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/app
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
-
-$(STAMPS)/bench: requirements-bench.txt $(STAMPS)/dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	# Without its dependencies: it would replace the headless OpenCV that grad-cam brings.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "quantus>=0.6,<1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "quantus>=0.6,<0.7"
 	touch $@

@@ -220,6 +220,8 @@ def _first_line(registry, name: str) -> str:
 def _with_parameters(page: str, registry, name: str, card: ModelCard | None) -> Choice:
     with st.popover("About and parameters", width="stretch", icon=":material/tune:"):
         st.markdown(registry.help(name))
+        if pitfalls := registry[name].pitfalls:
+            st.caption(f":material/warning: {wording.plain(pitfalls)}")
         return params.draw(page, registry, name, card)
 
 

@@ -8,6 +8,8 @@ import streamlit as st
 from audit_core import audit, export
 from audit_core.audit import Partial
 from audit_core.errors import AuditError
+from audit_core.explainers import EXPLAINERS
+from audit_core.readouts import directness, granularity
 from audit_core.record import AuditRecord
 from audit_core.verdict import verdict
 from pages.ui import charts, resources, wording
@@ -167,6 +169,20 @@ def _numbers(record: AuditRecord) -> None:
         st.caption(
             wording.plain(record.badge_sentence) + " The verdict holds for this image, this fill and these steps only."
         )
+        if words := _proxies(record):
+            st.caption(wording.plain(words))
+
+
+def _proxies(record: AuditRecord) -> str:
+    """Readout directness and spatial granularity in words; "" for a record of what is not known here."""
+    triple = record.spec.triple
+    try:
+        card, reads = resources.bench().card(triple.checkpoint), EXPLAINERS[triple.explainer.name].reads
+        layer = str(dict(triple.explainer.params).get("layer", ""))
+        grid, read = granularity(reads, card, layer), directness(reads, card, layer)
+    except (AuditError, ValueError):
+        return ""
+    return f"Readout directness: {read.word}. " + (f"Read on a grid of {grid}." if grid else "Not read on a grid.")
 
 
 def _metric(column, record: AuditRecord, name: str) -> None:
