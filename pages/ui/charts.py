@@ -100,7 +100,7 @@ def heatmap(
     return figure
 
 
-def map_strip(maps: list[np.ndarray], titles: list[str], height: int = 190) -> go.Figure:
+def map_strip(maps: list[np.ndarray], titles: list[str], height: int = 210) -> go.Figure:
     """Small maps side by side, each divided by its largest absolute value, so that one colour bar serves all."""
     figure = make_subplots(1, len(maps), subplot_titles=titles, horizontal_spacing=0.02)
     for place, values in enumerate(maps, 1):
@@ -111,10 +111,10 @@ def map_strip(maps: list[np.ndarray], titles: list[str], height: int = 190) -> g
     low = -1 if any((values < 0).any() for values in maps) else 0
     bar = {"title": {"text": "share of each map's largest", "side": "right"}, "thickness": 12}
     figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_annotations(font_size=12)
+    figure.update_annotations(font_size=11)
     figure.update_layout(
         height=height,
-        margin={"l": 0, "r": 0, "t": 28, "b": 0},
+        margin={"l": 0, "r": 0, "t": 44, "b": 0},
         coloraxis={"cmin": low, "cmax": 1, "colorscale": DIVERGING if low else "Cividis", "colorbar": bar},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",

@@ -98,7 +98,7 @@ def _strip(measure: Measure | None) -> None:
         return
     st.markdown("**The same map while the model forgets** (weights randomised from the top down)")
     maps = [np.asarray(stage["values"], dtype=np.float32) for stage in stages]
-    titles = [f"{_progress(n, len(stages))}<br>ρ = {stage['correlation']:.2f}" for n, stage in enumerate(stages)]
+    titles = [f"{n}/{len(stages) - 1}<br>ρ {stage['correlation']:.2f}" for n, stage in enumerate(stages)]
     st.plotly_chart(
         charts.map_strip(maps, titles),
         key="checks.strip",
@@ -108,10 +108,7 @@ def _strip(measure: Measure | None) -> None:
     )
     names = "; ".join(f"{n}: {stage['name']}" for n, stage in enumerate(stages) if n)
     st.caption(
-        "ρ: rank correlation with the trained model's map. A map that stays the same does not show the model. "
+        "n/m: so many of the stages are random. ρ: rank correlation with the trained model's map. "
+        "A map that stays the same does not show the model. "
         + wording.plain(f"Stages, from the output down: {names}.")
     )
-
-
-def _progress(stage: int, stages: int) -> str:
-    return f"{stage} of {stages - 1} random" if stage else "trained"
