@@ -11,6 +11,7 @@ import pytest
 
 from audit_core.documented import Documented
 from audit_core.explainers import EXPLAINERS
+from audit_core.explainers.outside import PlugIn
 from audit_core.fills import FILLS
 from audit_core.metrics import METRICS
 
@@ -19,6 +20,7 @@ FACTS = ("title", "family", "formula", "source", "library", "witness", "pitfalls
 REGISTRIES = (EXPLAINERS, FILLS, METRICS)
 ENTRIES = [pytest.param(registry[name], id=f"{registry.kind}-{name}") for registry in REGISTRIES for name in registry]
 FILL_FAMILIES = {"constant", "blur", "noise", "data", "imputation"}
+NAMED = re.compile(r"(tests/[\w/]+\.py)(?:(?:::\w+)*::(\w+))?")  # a file, and a test in it
 LINK = re.compile(r"https?://[\w.\-/%()]+\.[\w.\-/%()]+")
 
 
@@ -35,7 +37,7 @@ def problems(entry: type[Documented], root: Path = ROOT) -> list[str]:
     facts = {name: getattr(entry, name, "") for name in FACTS}
     found = [f"no {name}" for name, text in facts.items() if not isinstance(text, str) or not text.strip()]
     found += [f"no link: {word}" for word in re.findall(r"http\S*", facts["source"]) if not LINK.match(word)]
-    for file, test in re.findall(r"(tests/[\w/]+\.py)(?:(?:::\w+)*::(\w+))?", facts["witness"]):
+    for file, test in NAMED.findall(facts["witness"]):
         if not (root / file).is_file():
             found.append(f"no file {file}")
         elif test and test not in named_tests(root / file):
@@ -43,9 +45,21 @@ def problems(entry: type[Documented], root: Path = ROOT) -> list[str]:
     return found
 
 
+def existing_tests(entry: type[Documented], root: Path = ROOT) -> list[str]:
+    """The tests named in the witness of ``entry`` that are there."""
+    named = [(root / file, test) for file, test in NAMED.findall(entry.witness)]
+    return [test for file, test in named if file.is_file() and test in named_tests(file)]
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_all_facts_are_there_and_the_named_tests_exist(entry: type[Documented]) -> None:
     assert problems(entry) == []
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_witness_names_a_test_that_exists(entry: type[Documented]) -> None:
+    """All but plug-ins, whose numbers nobody here can vouch for."""
+    assert issubclass(entry, PlugIn) or existing_tests(entry)
 
 
 def test_each_registry_has_entries() -> None:
@@ -74,7 +88,9 @@ def test_the_check_finds_what_is_missing(tmp_path: Path) -> None:
         witness = "numpy: tests/test_it.py::test_there and tests/test_it.py::TestIt::test_there"
 
     assert problems(Full, tmp_path) == []
+    assert existing_tests(Full, tmp_path) == ["test_there", "test_there"]
     Full.witness = "tests/test_it.py::test_gone, tests/test_gone.py::test_there, tests/test_it.py"
     assert problems(Full, tmp_path) == ["no test test_gone in tests/test_it.py", "no file tests/test_gone.py"]
+    assert existing_tests(Full, tmp_path) == [], "a file alone is no test"
     Full.source = "http://nowhere"
     assert "no link: http://nowhere" in problems(Full, tmp_path)

@@ -59,7 +59,10 @@ class LastAttention(ClassTokenMap):
     reads: ClassVar[str] = "attention"
     formula: ClassVar[str] = "fuse_heads(A_L)[CLS, patches]"
     source: ClassVar[str] = "Caron et al. 2021, https://arxiv.org/abs/2104.14294"
-    witness: ClassVar[str] = "softmax of queries and keys from the last layer's weights, in numpy"
+    witness: ClassVar[str] = (
+        "softmax of queries and keys of the last layer, written out from the weights: "
+        "tests/test_attention.py::test_last_attention_is_the_class_tokens_row"
+    )
     pitfalls: ClassVar[str] = (
         "It knows no class, and by the last layer a patch's token holds much of the rest of the image. A few patches "
         "that serve as scratch space may draw most of the attention."
@@ -93,7 +96,10 @@ class GradientRollout(ClassTokenMap):
         "R[CLS, patches]; R = I, then for every layer R <- R + B R, B = mean over heads of relu(dy/dA * A)"
     )
     source: ClassVar[str] = "Chefer et al. 2021, https://arxiv.org/abs/2103.15679"
-    witness: ClassVar[str] = "explicit products over attention from the weights, its gradients by finite differences"
+    witness: ClassVar[str] = (
+        "explicit products over attention from the weights, its gradients by finite differences: "
+        "tests/test_attention.py::test_gradient_rollout_equals_explicit_products"
+    )
     pitfalls: ClassVar[str] = (
         "Evidence against the target is dropped. Gradients are those of one point, so a saturated softmax inside the "
         "model leaves little to read; what passes by the attention is not seen."

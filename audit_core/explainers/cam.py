@@ -127,7 +127,10 @@ class GradCAM(GradientCAM):
     title: ClassVar[str] = "Grad-CAM"
     formula: ClassVar[str] = "relu(sum_k a_k A_k), a_k = mean over cells of dy/dA_k"
     source: ClassVar[str] = "Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391"
-    witness: ClassVar[str] = "captum's LayerGradCam; sums over autograd's gradients; the closed form of a pooled stage"
+    witness: ClassVar[str] = (
+        "captum's LayerGradCam; sums over autograd's gradients: tests/test_explainers.py::test_grad_cam_equals_captum, "
+        "tests/test_cams.py::test_gradient_maps_equal_their_equation"
+    )
     pitfalls: ClassVar[str] = (
         "Averaging the gradient moves evidence to places that the model did not use. The grid is coarse: part of any "
         "difference to another method is resolution."
@@ -149,7 +152,11 @@ class HiResCAM(GradientCAM):
     title: ClassVar[str] = "HiResCAM"
     formula: ClassVar[str] = "relu(sum_k A_k * dy/dA_k), cell by cell"
     source: ClassVar[str] = "Draelos and Carin 2020, https://arxiv.org/abs/2011.08891"
-    witness: ClassVar[str] = "sums over autograd's gradients; equality with Grad-CAM before average pooling"
+    witness: ClassVar[str] = (
+        "sums over autograd's gradients; equality with Grad-CAM before average pooling: "
+        "tests/test_cams.py::test_gradient_maps_equal_their_equation, "
+        "tests/test_cams.py::test_before_average_pooling_hires_cam_is_grad_cam_and_sums_to_the_logit"
+    )
     pitfalls: ClassVar[str] = (
         "Only before a linear head does the map add up to the logit. It is 0 everywhere, by algebra, on features that "
         "go straight into a layer norm: Swin's last stage and the last block but one of a class token's transformer."
@@ -175,7 +182,11 @@ class GradCAMPlusPlus(GradientCAM):
         "relu(sum_k w_k A_k), w_k = sum over cells of relu(g) g^2 / (2 g^2 + g^3 sum A_k + 1e-6), g = dy/dA_k"
     )
     source: ClassVar[str] = "Chattopadhyay et al. 2018, https://arxiv.org/abs/1710.11063"
-    witness: ClassVar[str] = "equation 19 written out cell by cell; pytorch-grad-cam's own map after rescaling"
+    witness: ClassVar[str] = (
+        "equation 19 written out cell by cell; pytorch-grad-cam's own map after rescaling: "
+        "tests/test_cams.py::test_gradient_maps_equal_their_equation, "
+        "tests/test_cams.py::test_maps_equal_the_librarys_after_its_rescaling"
+    )
     pitfalls: ClassVar[str] = (
         "Negative evidence is dropped. Made for features >= 0: on a transformer's signed features the denominator may "
         "come near 0. The constant 1e-6 damps maps whose gradients are below about 1e-3."
@@ -195,7 +206,11 @@ class XGradCAM(GradientCAM):
     title: ClassVar[str] = "XGrad-CAM"
     formula: ClassVar[str] = "relu(sum_k w_k A_k), w_k = sum over cells of (A_k / (sum A_k + 1e-7)) dy/dA_k"
     source: ClassVar[str] = "Fu et al. 2020, https://arxiv.org/abs/2008.02312"
-    witness: ClassVar[str] = "the weights written out cell by cell; the sum over cells, which HiResCAM shares"
+    witness: ClassVar[str] = (
+        "the weights written out cell by cell; the sum over cells, which HiResCAM shares: "
+        "tests/test_cams.py::test_gradient_maps_equal_their_equation, "
+        "tests/test_cams.py::test_before_average_pooling_hires_cam_is_grad_cam_and_sums_to_the_logit"
+    )
     pitfalls: ClassVar[str] = (
         "Made for features >= 0: where a channel's signed features nearly cancel (transformers), dividing by their sum "
         "lets that channel drown all others."
@@ -215,7 +230,11 @@ class LayerCAM(GradientCAM):
     title: ClassVar[str] = "LayerCAM"
     formula: ClassVar[str] = "relu(sum_k relu(dy/dA_k) * A_k), cell by cell"
     source: ClassVar[str] = "Jiang et al. 2021, https://doi.org/10.1109/TIP.2021.3089943"
-    witness: ClassVar[str] = "sums over autograd's gradients; pytorch-grad-cam's own map after rescaling"
+    witness: ClassVar[str] = (
+        "sums over autograd's gradients; pytorch-grad-cam's own map after rescaling: "
+        "tests/test_cams.py::test_gradient_maps_equal_their_equation, "
+        "tests/test_cams.py::test_maps_equal_the_librarys_after_its_rescaling"
+    )
     pitfalls: ClassVar[str] = (
         "Evidence against the target is dropped, so the map cannot tell a cell that helps from one that helps and "
         "harms as much."
@@ -239,7 +258,11 @@ class EigenCAM(CAM):
         "relu(s A v), A (cells, channels) = U S V', v = first row of V', s = sign(cov(A v, mean |A|))"
     )
     source: ClassVar[str] = "Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299"
-    witness: ClassVar[str] = "pytorch-grad-cam's map up to its sign; power iteration on the channels' covariance"
+    witness: ClassVar[str] = (
+        "pytorch-grad-cam's map up to its sign; power iteration on the channels' covariance: "
+        "tests/test_cams.py::test_eigen_cam_equals_the_librarys_up_to_its_sign, "
+        "tests/test_cams.py::test_eigen_cam_is_the_leading_direction"
+    )
     pitfalls: ClassVar[str] = (
         "The map is the same for every class: it shows what varies most, which may be the background. Below 0 means "
         "the opposite end of that direction, not evidence against."
@@ -366,7 +389,11 @@ class ScoreCAM(ChannelCAM):
         "relu(sum_k w_k A_k), w = softmax_k y(b + (x - b) * m_k), m_k = enlarged A_k scaled to [0, 1]"
     )
     source: ClassVar[str] = "Wang et al. 2020, https://arxiv.org/abs/1910.01279"
-    witness: ClassVar[str] = "masked images one by one; pytorch-grad-cam's own map after rescaling"
+    witness: ClassVar[str] = (
+        "masked images one by one; pytorch-grad-cam's own map after rescaling: "
+        "tests/test_cams.py::test_score_cam_equals_masked_images_one_by_one, "
+        "tests/test_cams.py::test_maps_equal_the_librarys_after_its_rescaling"
+    )
     pitfalls: ClassVar[str] = (
         "The softmax makes every weight positive, and with probabilities almost equal. Masked images lie off the "
         "training data, with the same fill operator problem that deletion has."
@@ -403,7 +430,9 @@ class AblationCAM(ChannelCAM):
     formula: ClassVar[str] = "relu(sum_k w_k A_k), w_k = (y - y with A_k = 0) / max(|y|, 1e-6)"
     source: ClassVar[str] = "Desai and Ramaswamy 2020, https://doi.org/10.1109/WACV45572.2020.9093360"
     witness: ClassVar[str] = (
-        "features zeroed by hand and run through the rest of the model; pytorch-grad-cam's own map after rescaling"
+        "features zeroed by hand and run through the rest of the model; pytorch-grad-cam's own map after rescaling: "
+        "tests/test_cams.py::test_ablation_cam_equals_features_zeroed_by_hand, "
+        "tests/test_cams.py::test_maps_equal_the_librarys_after_its_rescaling"
     )
     pitfalls: ClassVar[str] = (
         "0 is a neutral value only after a rectifier; for signed features it is one value among others. Channels that "

@@ -48,8 +48,7 @@ class RandomOrder(Control):
         "et al. 2019 (ROAR), https://arxiv.org/abs/1806.10758"
     )
     witness: ClassVar[str] = (
-        "Kolmogorov-Smirnov test against the uniform law: "
-        "tests/test_explainers.py::test_random_order_is_uniform_and_seeded"
+        "quartiles of the uniform law: tests/test_explainers.py::test_random_order_is_uniform_and_seeded"
     )
     pitfalls: ClassVar[str] = (
         "Scattered pixels can disturb a model more than a compact area of the same size, so a good map may lose to it "

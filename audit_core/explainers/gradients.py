@@ -127,7 +127,11 @@ class Saliency(InputGradient):
     title: ClassVar[str] = "Saliency (gradient)"
     formula: ClassVar[str] = "map(l) = max over channels c of |d f_t(x) / d x_c(l)|"
     source: ClassVar[str] = "Simonyan, Vedaldi and Zisserman 2014, https://arxiv.org/abs/1312.6034"
-    witness: ClassVar[str] = "weights of a linear model; central finite differences of the logit"
+    witness: ClassVar[str] = (
+        "weights of a linear model; central finite differences of the logit: "
+        "tests/test_gradients.py::test_gradients_of_a_linear_model_are_its_weights, "
+        "tests/test_gradients.py::test_gradients_equal_finite_differences"
+    )
     pitfalls: ClassVar[str] = (
         "A gradient is local and noisy: where the logit has saturated it is small although the pixel matters, and "
         "neighbouring pixels differ for no visible reason."
@@ -152,7 +156,11 @@ class InputXGradient(InputGradient):
     title: ClassVar[str] = "Input x gradient"
     formula: ClassVar[str] = "map(l) = sum over channels c of x_c(l) d f_t(x) / d x_c(l), x after normalisation"
     source: ClassVar[str] = "Shrikumar, Greenside, Shcherbina and Kundaje 2016, https://arxiv.org/abs/1605.01713"
-    witness: ClassVar[str] = "weights of a linear model; central finite differences of the logit"
+    witness: ClassVar[str] = (
+        "weights of a linear model; central finite differences of the logit: "
+        "tests/test_gradients.py::test_gradients_of_a_linear_model_are_its_weights, "
+        "tests/test_gradients.py::test_gradients_equal_finite_differences"
+    )
     pitfalls: ClassVar[str] = (
         "A pixel of exactly the mean colour gets 0 whatever it means to the model; the bare gradient's noise stays."
     )
@@ -197,7 +205,11 @@ class IntegratedGradients(InputGradient):
     title: ClassVar[str] = "Integrated gradients"
     formula: ClassVar[str] = "map(l) = sum_c (x_c(l) - b_c(l)) integral_0^1 d f_t(b + a (x - b)) / d x_c(l) da"
     source: ClassVar[str] = "Sundararajan, Taly and Yan 2017, https://arxiv.org/abs/1703.01365"
-    witness: ClassVar[str] = "closed form of a quadratic model; a literal Riemann sum; the sum f(x) - f(b)"
+    witness: ClassVar[str] = (
+        "closed form of a quadratic model; a literal Riemann sum; the sum f(x) - f(b): "
+        "tests/test_gradients.py::test_integrated_gradients_of_a_quadratic_form, "
+        "tests/test_gradients.py::test_integrated_gradients_equal_a_fine_riemann_sum"
+    )
     pitfalls: ClassVar[str] = (
         "A pixel that equals the baseline gets 0 whatever it means, so black parts of an image cannot matter against a "
         "black baseline. Points of the line are no natural images."
@@ -262,7 +274,11 @@ class SmoothGrad(Sampled):
     )
     source: ClassVar[str] = "Smilkov, Thorat, Kim, Viegas and Wattenberg 2017, https://arxiv.org/abs/1706.03825"
     library: ClassVar[str] = "captum (gradients); own sampling"
-    witness: ClassVar[str] = "captum's NoiseTunnel fed the same noise; the spread over seeds; zero noise"
+    witness: ClassVar[str] = (
+        "captum's NoiseTunnel fed the same noise; the spread over seeds: "
+        "tests/test_gradients.py::test_smooth_grad_equals_captums_noise_tunnel, "
+        "tests/test_gradients.py::test_standard_errors_are_the_spread_over_seeds"
+    )
     pitfalls: ClassVar[str] = (
         "The noise is a choice: with much of it the model is asked about images it never saw. A smooth picture is no "
         "more faithful for being smooth."
@@ -307,7 +323,11 @@ class ExpectedGradients(Sampled):
         "Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874"
     )
     library: ClassVar[str] = "captum (gradients); own sampling"
-    witness: ClassVar[str] = "captum's GradientShap within the standard errors; the closed form of a linear model"
+    witness: ClassVar[str] = (
+        "captum's GradientShap within the standard errors; the closed form of a linear model: "
+        "tests/test_gradients.py::test_expected_gradients_agree_with_captums_gradient_shap, "
+        "tests/test_gradients.py::test_expected_gradients_of_a_linear_model_are_weights_times_mean_differences"
+    )
     pitfalls: ClassVar[str] = (
         "The map depends on the distribution of baselines as integrated gradients depend on their baseline; with few "
         "samples it is noise, so read it with its standard error."
@@ -354,7 +374,10 @@ class GuidedBackprop(InputGradient):
     title: ClassVar[str] = "Guided backpropagation"
     formula: ClassVar[str] = "map(l) = max_c |G_c(l)|, G the gradient with g -> max(g, 0) at the input of every ReLU"
     source: ClassVar[str] = "Springenberg, Dosovitskiy, Brox and Riedmiller 2015, https://arxiv.org/abs/1412.6806"
-    witness: ClassVar[str] = "a backward pass written out layer by layer"
+    witness: ClassVar[str] = (
+        "a backward pass written out layer by layer: "
+        "tests/test_gradients.py::test_guided_backpropagation_equals_a_literal_backward_pass"
+    )
     pitfalls: ClassVar[str] = (
         "It draws edges of the image more than evidence: its maps hardly change when the weights are randomised "
         "(Adebayo et al. 2018). ReLUs that are called as functions are not seen."
@@ -456,7 +479,10 @@ class DeepLift(InputGradient):
     )
     source: ClassVar[str] = "Shrikumar, Greenside and Kundaje 2017, https://arxiv.org/abs/1704.02685"
     library: ClassVar[str] = "captum; own rule for max pooling"
-    witness: ClassVar[str] = "a backward pass with explicit slopes, layer by layer; the sum f(x) - f(b)"
+    witness: ClassVar[str] = (
+        "a backward pass with explicit slopes, layer by layer; the sum f(x) - f(b): "
+        "tests/test_gradients.py::test_deep_lift_equals_the_rule_written_out"
+    )
     pitfalls: ClassVar[str] = (
         "The baseline decides the map. The rescale rule gives 0 to inputs whose effects cancel inside one activation; "
         "products, as in gates and attention, are outside it."

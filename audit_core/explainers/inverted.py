@@ -46,7 +46,11 @@ class InvRISE(RISE):
         "named in Gramelt, Hoefer and Schmid 2024, https://arxiv.org/abs/2410.12817, whose formula is not public; "
         "masks as in Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421"
     )
-    witness: ClassVar[str] = "all masks of a small grid, enumerated; the affine relation to RISE, mask by mask"
+    witness: ClassVar[str] = (
+        "all masks of a small grid, enumerated; the affine relation to RISE, mask by mask: "
+        "tests/test_perturbation.py::test_inv_rise_converges_to_the_conditional_mean, "
+        "tests/test_perturbation.py::test_inv_rise_is_an_affine_function_of_rise"
+    )
     pitfalls: ClassVar[str] = (
         "Every variant is RISE with one sign or the other. Upside down it ranks first what the class needs least, so a "
         "deletion curve that it loses says nothing new about the model."

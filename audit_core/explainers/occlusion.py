@@ -76,7 +76,11 @@ class Occlusion(Explainer):
     reads: ClassVar[str] = "scores"
     formula: ClassVar[str] = "map(l) = mean over windows W that contain l of f_t(x) - f_t(x with W hidden)"
     source: ClassVar[str] = "Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901"
-    witness: ClassVar[str] = "captum's Occlusion where its windows are the same ones; else a literal loop over windows"
+    witness: ClassVar[str] = (
+        "captum's Occlusion where its windows are the same ones; else a literal loop over windows: "
+        "tests/test_perturbation.py::test_occlusion_equals_captums_where_windows_are_the_same, "
+        "tests/test_perturbation.py::test_occlusion_equals_a_loop_over_windows"
+    )
     pitfalls: ClassVar[str] = (
         "Evidence that stands twice in the image is missed: hiding one copy changes nothing. The window's size decides "
         "what can be seen at all, and its baseline is a fill like any other."

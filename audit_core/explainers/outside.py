@@ -139,7 +139,11 @@ class Outside(Explainer):
     reads: ClassVar[str] = "outside"
     formula: ClassVar[str] = "map = the file's values, resized to the image"
     source: ClassVar[str] = "the file that is given; its sha256 is in the record"
-    witness: ClassVar[str] = "the same values back; linear interpolation written out"
+    witness: ClassVar[str] = (
+        "the same values back; linear interpolation written out: "
+        "tests/test_outside.py::test_a_map_of_the_images_size_comes_back_as_it_is, "
+        "tests/test_outside.py::test_a_map_of_another_size_is_resized_bilinearly"
+    )
     pitfalls: ClassVar[str] = (
         "It cannot be computed again for another image or model, so checks that need that are refused. A map that was "
         "made on another crop of the picture is misplaced without anybody noticing."

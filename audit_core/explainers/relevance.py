@@ -64,7 +64,9 @@ class AttentionLRP(Explainer):
     )
     source: ClassVar[str] = "Achtibat et al. 2024, https://arxiv.org/abs/2402.05602"
     witness: ClassVar[str] = (
-        "relevance handed back rule by rule in explicit steps; a sum equal to the logit where no bias is"
+        "relevance handed back rule by rule in explicit steps; a sum equal to the logit where no bias is: "
+        "tests/test_attention.py::test_relevance_equals_the_rules_one_by_one, "
+        "tests/test_attention.py::test_without_biases_nothing_is_lost"
     )
     pitfalls: ClassVar[str] = (
         "A pixel of the mean colour gets 0 whatever it means, as the map multiplies by the normalised input. LRP is "

@@ -38,7 +38,11 @@ class AttentionRollout(Explainer):
         "row of the class token in A'_L ... A'_1, A'_l = r I + (1 - r) fuse_heads(A_l), rows summing to 1"
     )
     source: ClassVar[str] = "Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928"
-    witness: ClassVar[str] = "explicit products entry by entry, of attention computed from the weights in numpy"
+    witness: ClassVar[str] = (
+        "explicit products entry by entry, of attention computed from the weights in numpy: "
+        "tests/test_explainers.py::test_rollout_map_is_the_class_tokens_row, "
+        "tests/test_explainers.py::test_rollout_equals_explicit_products"
+    )
     pitfalls: ClassVar[str] = (
         "It knows no class: the map is the same for every target. It follows where attention looks, not what the "
         "values carried, and ignores the other half of every block."

@@ -149,7 +149,11 @@ class KernelSHAP(Surrogate):
         "https://arxiv.org/abs/2012.01536"
     )
     library: ClassVar[str] = "own; segments by scikit-image"
-    witness: ClassVar[str] = "Shapley values by their definition over all coalitions; captum's KernelShap"
+    witness: ClassVar[str] = (
+        "Shapley values by their definition over all coalitions; captum's KernelShap: "
+        "tests/test_perturbation.py::test_kernel_shap_with_all_coalitions_is_exact, "
+        "tests/test_perturbation.py::test_captums_kernel_shap_scatters_around_our_exact_values"
+    )
     pitfalls: ClassVar[str] = (
         "A value belongs to a whole segment, whatever its size, so large segments come early in an order of pixels. "
         "Other segments or another baseline are another game with other values."
@@ -213,7 +217,10 @@ class LIME(Surrogate):
     )
     source: ClassVar[str] = "Ribeiro, Singh and Guestrin 2016, https://arxiv.org/abs/1602.04938"
     library: ClassVar[str] = "own; segments by scikit-image"
-    witness: ClassVar[str] = "the parts of an additive model; scikit-learn's Ridge; captum's Lime"
+    witness: ClassVar[str] = (
+        "scikit-learn's Ridge; captum's Lime: tests/test_perturbation.py::test_lime_fits_as_scikit_learn_does, "
+        "tests/test_perturbation.py::test_lime_agrees_with_captums"
+    )
     pitfalls: ClassVar[str] = (
         "With a narrow width few samples count and the map is noise; the ridge shrinks it. A low R^2 says that the "
         "score is not additive in the segments: then the coefficients describe little."

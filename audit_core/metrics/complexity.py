@@ -34,7 +34,11 @@ class Gini(_Concentration):
     span: ClassVar[str] = "0 to 1 - 1/N"
     formula: ClassVar[str] = "sum_i (2 i - N - 1) |m|_(i) / (N sum |m|), |m| in rising order"
     source: ClassVar[str] = "Chalasani et al. 2020, https://arxiv.org/abs/1810.06583"
-    witness: ClassVar[str] = "quantus' Sparseness; 0 for a constant map, 1 - 1/N for a single pixel"
+    witness: ClassVar[str] = (
+        "quantus' Sparseness; 0 for a constant map, 1 - 1/N for a single pixel: "
+        "tests/test_metrics.py::test_concentration_is_that_of_quantus, "
+        "tests/test_metrics.py::test_concentration_of_the_two_extremes"
+    )
     pitfalls: ClassVar[str] = "One bright pixel at a wrong place is as sparse as can be; an enlarged map never is."
 
     def measure(self, evidence: Evidence, report: Report = silent) -> Measure:
@@ -58,7 +62,11 @@ class Entropy(_Concentration):
     span: ClassVar[str] = "0 to ln N nats"
     formula: ClassVar[str] = "-sum_i p_i ln p_i, p = |m| / sum |m|"
     source: ClassVar[str] = "Bhatt, Weller and Moura 2020, https://arxiv.org/abs/2005.00631"
-    witness: ClassVar[str] = "quantus' Complexity; ln N for a constant map, 0 for a single pixel"
+    witness: ClassVar[str] = (
+        "quantus' Complexity; ln N for a constant map, 0 for a single pixel: "
+        "tests/test_metrics.py::test_concentration_is_that_of_quantus, "
+        "tests/test_metrics.py::test_concentration_of_the_two_extremes"
+    )
     pitfalls: ClassVar[str] = "It cannot tell an area from as many scattered pixels; it grows with the image's size."
 
     def measure(self, evidence: Evidence, report: Report = silent) -> Measure:

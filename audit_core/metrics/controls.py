@@ -70,7 +70,10 @@ class BeatsRandom(_Beats):
     title: ClassVar[str] = "Beats random order"
     opponent: ClassVar[str] = "random order"
     formula: ClassVar[str] = "SRG(map) - mean over random orders r of SRG(r)"
-    witness: ClassVar[str] = "differences of areas written out by hand; scipy's t interval"
+    witness: ClassVar[str] = (
+        "differences of areas written out by hand; scipy's t interval: "
+        "tests/test_metrics.py::test_beats_random_is_a_difference_of_areas"
+    )
     pitfalls: ClassVar[str] = "The interval is over random orders of this image; it says nothing about other images."
 
     def refuse(self, evidence: Evidence) -> str | None:
@@ -92,7 +95,11 @@ class _BeatsMap(_Beats):
     """Against one control map, for which one more pair of curves is scored."""
 
     control: ClassVar[Control]
-    witness: ClassVar[str] = "an audit of the control itself as explainer; the closed form of an additive model"
+    witness: ClassVar[str] = (
+        "an audit of the control itself as explainer; the exact map of an additive model, which beats every control: "
+        "tests/test_metrics.py::test_beating_a_control_is_the_difference_to_an_audit_of_it, "
+        "tests/test_metrics.py::test_the_exact_map_beats_every_control_and_its_opposite_none"
+    )
 
     def refuse(self, evidence: Evidence) -> str | None:
         """The control must have an order, and must not be what was audited."""

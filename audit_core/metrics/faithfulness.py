@@ -40,7 +40,10 @@ class _Area(Metric):
     family: ClassVar[str] = "faithfulness"
     span: ClassVar[str] = SPAN
     source: ClassVar[str] = "Petsiuk, Das and Saenko 2018, https://arxiv.org/abs/1806.07421"
-    witness: ClassVar[str] = "a trapezoid sum written out; the closed form of a model that adds up its pixels"
+    witness: ClassVar[str] = (
+        "pixels removed one by one, and a trapezoid sum written out: "
+        "tests/test_metrics.py::test_deletion_insertion_and_srg_are_those_of_a_literal_removal"
+    )
 
     def refuse(self, evidence: Evidence) -> str | None:
         """A flat map orders nothing."""
@@ -115,7 +118,11 @@ class SymmetricRelevanceGain(Metric):
     span: ClassVar[str] = "-1 to 1 for a probability; any number for a logit"
     formula: ClassVar[str] = "AUC(least important removed first) - AUC(most important removed first)"
     source: ClassVar[str] = "Bluecher, Vielhaben and Strodthoff 2024, https://arxiv.org/abs/2401.06654"
-    witness: ClassVar[str] = "curves removed pixel by pixel in both directions; the closed form of an additive model"
+    witness: ClassVar[str] = (
+        "curves removed pixel by pixel in both directions; the closed form of an additive model: "
+        "tests/test_metrics.py::test_deletion_insertion_and_srg_are_those_of_a_literal_removal, "
+        "tests/test_metrics.py::test_srg_of_an_additive_model_has_a_closed_form"
+    )
     pitfalls: ClassVar[str] = (
         "It cancels what a fill does to all orders alike, not what it does to one; it is still a number under one fill."
     )
@@ -149,7 +156,10 @@ class RandomOrderScope(Metric):
     span: ClassVar[str] = SPAN
     formula: ClassVar[str] = "mean over random orders r of [AUC(r removed from the front) + AUC(r from the back)] / 2"
     source: ClassVar[str] = "Bluecher, Vielhaben and Strodthoff 2024, https://arxiv.org/abs/2401.06654"
-    witness: ClassVar[str] = "a model that adds up its pixels, where it is the mean of untouched and filled score"
+    witness: ClassVar[str] = (
+        "a model that adds up its pixels, where it is the mean of untouched and filled score: "
+        "tests/test_metrics.py::test_r_oms_of_an_additive_model_lies_midway_without_spread"
+    )
     pitfalls: ClassVar[str] = (
         "High also for a fill that hides nothing. Here it follows the audited target, not the true label, on one image."
     )
@@ -185,7 +195,10 @@ class RoadCombined(Metric):
     span: ClassVar[str] = "-0.5 to 0.5 for a probability; any number for a logit"
     formula: ClassVar[str] = "mean over p in 10 %, …, 90 % of [f_t(least p imputed) - f_t(most p imputed)] / 2"
     source: ClassVar[str] = "Rong et al. 2022, https://arxiv.org/abs/2202.00449"
-    witness: ClassVar[str] = "pytorch-grad-cam's ROAD classes, combined, with their noise switched off"
+    witness: ClassVar[str] = (
+        "pytorch-grad-cam's ROAD classes, combined, with their noise switched off: "
+        "tests/test_metrics.py::test_road_is_that_of_pytorch_grad_cam"
+    )
     pitfalls: ClassVar[str] = (
         "Linear imputation is blur-like: thin structures vanish and large removed areas turn into one grey surface."
     )
@@ -229,7 +242,11 @@ class Sufficiency(Metric):
     span: ClassVar[str] = SPAN
     formula: ClassVar[str] = "f_t(x with all but the top share of the pixels filled)"
     source: ClassVar[str] = "after sufficiency of DeYoung et al. 2020, https://arxiv.org/abs/1911.03429"
-    witness: ClassVar[str] = "the closed form of a model that adds up its pixels; the point of an insertion curve"
+    witness: ClassVar[str] = (
+        "the closed form of a model that adds up its pixels; the point of an insertion curve: "
+        "tests/test_metrics.py::test_sufficiency_of_an_additive_model, "
+        "tests/test_metrics.py::test_sufficiency_is_a_point_of_the_insertion_curve"
+    )
     pitfalls: ClassVar[str] = (
         "One point of the insertion curve: it depends on the share, and the model never learned from filled images."
     )
@@ -298,7 +315,11 @@ class ConfidenceDrop(_Multiplied):
     better: ClassVar[str] = "lower"
     span: ClassVar[str] = "0 to 1 for a probability; 0 and up for a logit"
     formula: ClassVar[str] = "max(0, f_t(x) - f_t(x * m)) / f_t(x), m the map rescaled to 0 to 1"
-    witness: ClassVar[str] = "pytorch-grad-cam's DropInConfidence; the closed form of an additive model"
+    witness: ClassVar[str] = (
+        "pytorch-grad-cam's DropInConfidence; the product of image and map written out: "
+        "tests/test_metrics.py::test_confidence_changes_are_those_of_pytorch_grad_cam, "
+        "tests/test_metrics.py::test_confidence_drop_in_pixels_is_a_product"
+    )
     pitfalls: ClassVar[str] = (
         "A map that is bright everywhere changes nothing and wins. Multiplying pixels darkens them; multiplying "
         "normalised values pulls them to the mean colour."
@@ -326,7 +347,11 @@ class ConfidenceIncrease(_Multiplied):
     better: ClassVar[str] = "higher"
     span: ClassVar[str] = "0 or 1"
     formula: ClassVar[str] = "1 if f_t(x * m) > f_t(x) else 0, m the map rescaled to 0 to 1"
-    witness: ClassVar[str] = "pytorch-grad-cam's IncreaseInConfidence; the closed form of an additive model"
+    witness: ClassVar[str] = (
+        "pytorch-grad-cam's IncreaseInConfidence; the product of image and map written out: "
+        "tests/test_metrics.py::test_confidence_changes_are_those_of_pytorch_grad_cam, "
+        "tests/test_metrics.py::test_confidence_drop_in_pixels_is_a_product"
+    )
     pitfalls: ClassVar[str] = (
         "Says nothing about how much. A score that is near 1 already can hardly rise, whatever the map shows."
     )

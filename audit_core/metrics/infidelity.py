@@ -36,7 +36,11 @@ class Infidelity(Metric):
     span: ClassVar[str] = "0 and up, in squared units of the score"
     formula: ClassVar[str] = "mean over I of [b I'm - (f_t(x) - f_t(x - I))]^2, b = 1 or the least-squares factor"
     source: ClassVar[str] = "Yeh et al. 2019, https://arxiv.org/abs/1901.09392"
-    witness: ClassVar[str] = "captum's infidelity on the same perturbations; 0 for exact maps of an additive model"
+    witness: ClassVar[str] = (
+        "captum's infidelity on the same perturbations; 0 for exact maps of an additive model: "
+        "tests/test_metrics.py::test_infidelity_is_captums_on_the_same_perturbations, "
+        "tests/test_metrics.py::test_the_exact_map_of_an_additive_model_has_no_infidelity"
+    )
     pitfalls: ClassVar[str] = (
         "Small when the score hardly changes at all: read the unexplained share. The best factor may be negative, so "
         "a map upside down does as well as the right way up."

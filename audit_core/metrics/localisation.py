@@ -54,7 +54,11 @@ class PointingGame(_Localisation):
     span: ClassVar[str] = "0 to 1; base rate: the region's share of the image"
     formula: ClassVar[str] = "share of argmax m inside the region"
     source: ClassVar[str] = "Zhang et al. 2018, https://arxiv.org/abs/1608.00507"
-    witness: ClassVar[str] = "quantus' PointingGame; regions and ties counted by hand"
+    witness: ClassVar[str] = (
+        "quantus' PointingGame; regions and ties counted by hand: "
+        "tests/test_metrics.py::test_localisation_is_that_of_quantus, "
+        "tests/test_metrics.py::test_localisation_counted_by_hand"
+    )
     pitfalls: ClassVar[str] = (
         "One pixel decides. The paper allows 15 pixels beside the region; here none, unless tolerance says so."
     )
@@ -86,7 +90,11 @@ class EnergyInside(_Localisation):
     span: ClassVar[str] = "0 to 1; base rate: the region's share of the image"
     formula: ClassVar[str] = "sum_{l in R} max(m(l), 0) / sum_l max(m(l), 0)"
     source: ClassVar[str] = "Wang et al. 2020, https://arxiv.org/abs/1910.01279"
-    witness: ClassVar[str] = "quantus' RelevanceMassAccuracy; sums written out by hand"
+    witness: ClassVar[str] = (
+        "quantus' RelevanceMassAccuracy; sums written out by hand: "
+        "tests/test_metrics.py::test_localisation_is_that_of_quantus, "
+        "tests/test_metrics.py::test_localisation_counted_by_hand"
+    )
     pitfalls: ClassVar[str] = (
         "A coarse map bleeds over the border of a thin region. A model may rightly look at what surrounds it."
     )
@@ -117,7 +125,11 @@ class TopIou(_Localisation):
     span: ClassVar[str] = "0 to 1; base rate: the mean over random choices of as many pixels"
     formula: ClassVar[str] = "|T and R| / |T or R|, T the top |R| pixels of m"
     source: ClassVar[str] = "after Arras, Osman and Samek 2022 (rank accuracy), https://arxiv.org/abs/2003.07258"
-    witness: ClassVar[str] = "quantus' RelevanceRankAccuracy turned into an IoU; base rate by enumeration"
+    witness: ClassVar[str] = (
+        "quantus' RelevanceRankAccuracy turned into an IoU; base rate by enumeration: "
+        "tests/test_metrics.py::test_localisation_is_that_of_quantus, "
+        "tests/test_metrics.py::test_the_base_rate_of_the_overlap_is_the_mean_over_all_choices"
+    )
     pitfalls: ClassVar[str] = "It asks for the whole region; a model may need a part only and rightly show just that."
 
     def measure(self, evidence: Evidence, report: Report = silent) -> Measure:

@@ -88,7 +88,11 @@ class ParameterRandomisation(Metric):
     formula: ClassVar[str] = "mean over draws of rho(m(f), m(f with random weights)), rho a rank correlation or SSIM"
     source: ClassVar[str] = "Adebayo et al. 2018, https://arxiv.org/abs/1810.03292"
     library: ClassVar[str] = "own; SSIM by scikit-image"
-    witness: ClassVar[str] = "weights permuted in a literal loop, scipy's correlation; 1 for maps without the model"
+    witness: ClassVar[str] = (
+        "weights permuted in a literal loop, scipy's correlation; 1 for maps without the model: "
+        "tests/test_sanity.py::test_randomisation_is_that_of_a_literal_loop, "
+        "tests/test_sanity.py::test_a_map_made_without_the_model_stays_the_same"
+    )
     pitfalls: ClassVar[str] = (
         "Coarse, smooth maps agree by chance, and a random network still passes edges on, so a middling value proves "
         "little. Layers are taken in order of registration, which need not be the order of the forward pass."
@@ -191,7 +195,11 @@ class LabelFlip(Metric):
     span: ClassVar[str] = "-1 to 1; 1 = the map ignores the class, -1 = one speaks against where the other speaks for"
     formula: ClassVar[str] = "rho(m_t, m_k), k the most probable class besides t, rho the rank correlation"
     source: ClassVar[str] = "after the random logit test of Sixt, Granz and Landgraf 2020, https://arxiv.org/abs/1912.09818"
-    witness: ClassVar[str] = "scipy's Spearman correlation of two maps explained apart; 1 for maps without a target"
+    witness: ClassVar[str] = (
+        "scipy's Spearman correlation of two maps explained apart; 1 for maps without a target: "
+        "tests/test_sanity.py::test_label_flip_is_the_correlation_with_the_runner_up, "
+        "tests/test_sanity.py::test_a_map_made_without_the_model_stays_the_same"
+    )
     pitfalls: ClassVar[str] = (
         "Two classes may rest on the same pixels for good reason; compare with how the other explainers do."
     )

@@ -102,7 +102,11 @@ class RotationStability(_Stability):
 
     title: ClassVar[str] = "Rotation stability"
     formula: ClassVar[str] = "mean over angles a of rho(m(x), turn_-a m(turn_a x)) where x stays visible"
-    witness: ClassVar[str] = "quarter turns by numpy; a map that is a function of single pixels comes back as it was"
+    witness: ClassVar[str] = (
+        "scipy.ndimage.rotate, draw by draw; quarter turns by numpy: "
+        "tests/test_witness.py::test_rotation_stability_is_that_of_scipys_rotation_draw_by_draw, "
+        "tests/test_metrics.py::test_quarter_turns_are_numpys"
+    )
     pitfalls: ClassVar[str] = (
         "A model may rightly answer otherwise when up and down matter, and coarse maps cannot turn: see whether the "
         "prediction stayed."
@@ -154,7 +158,11 @@ class ShiftStability(_Stability):
 
     title: ClassVar[str] = "Shift stability"
     formula: ClassVar[str] = "mean over steps s of rho(m(x), shift_-s m(shift_s x)) where x stays visible"
-    witness: ClassVar[str] = "slices written out; a map that is a function of single pixels comes back as it was"
+    witness: ClassVar[str] = (
+        "slices written out; a map that is a function of single pixels comes back as it was: "
+        "tests/test_metrics.py::test_a_move_is_a_slice, "
+        "tests/test_metrics.py::test_a_pixelwise_map_moves_exactly_with_the_image"
+    )
     pitfalls: ClassVar[str] = (
         "A map on a coarse grid or on patches moves in whole cells only, so small steps cost it without any fault of "
         "the explanation."
@@ -202,7 +210,11 @@ class NoiseStability(_Stability):
 
     title: ClassVar[str] = "Noise stability"
     formula: ClassVar[str] = "mean over noise e of rho(m(x), m(clip(x + e)))"
-    witness: ClassVar[str] = "scipy's Spearman correlation of maps explained one by one; 1 for maps blind to the image"
+    witness: ClassVar[str] = (
+        "scipy's Spearman correlation of maps explained one by one; 1 for maps blind to the image: "
+        "tests/test_metrics.py::test_noise_stability_is_scipys_correlation_of_maps_made_one_by_one, "
+        "tests/test_metrics.py::test_a_pixelwise_map_moves_exactly_with_the_image"
+    )
     pitfalls: ClassVar[str] = (
         "A map that ignores the image is perfectly stable. Noise on images that hold codes is unlike anything learned."
     )
@@ -237,7 +249,10 @@ class MaxSensitivity(Metric):
     span: ClassVar[str] = "0 and up; 0 = the map never moves"
     formula: ClassVar[str] = "max over |e|_inf <= r of ||m(x + e) - m(x)|| / ||m(x)||"
     source: ClassVar[str] = "Yeh et al. 2019, https://arxiv.org/abs/1901.09392"
-    witness: ClassVar[str] = "captum's sensitivity_max on the same noise; 0 for maps blind to the image"
+    witness: ClassVar[str] = (
+        "captum's sensitivity_max on the same noise; 0 for maps blind to the image: "
+        "tests/test_metrics.py::test_max_sensitivity_is_captums_on_the_same_noise"
+    )
     pitfalls: ClassVar[str] = (
         "The largest of few draws is a lower bound and grows with their number; a map that ignores the image scores 0."
     )
