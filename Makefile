@@ -4,13 +4,16 @@ PORT ?= 8501
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 
-.PHONY: app test lint bench clean
+.PHONY: app test slow lint bench clean
 
 app: $(STAMPS)/app
 	$(BIN)/python -m streamlit run app.py --server.port $(PORT)
 
 test: $(STAMPS)/dev
 	$(BIN)/python -m pytest
+
+slow: $(STAMPS)/dev
+	$(BIN)/python -m pytest --slow -m slow
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from audit_core.borrow import borrowed
 from audit_core.classifier import Classifier
 from audit_core.errors import AuditError
 from audit_core.explainers.base import Explainer
@@ -30,7 +31,7 @@ CHECKS = ("structure", "scores", "layer", "place", "gradient", "attention", "map
 #: Steps of the finite differences, as shares of the norm of the features.
 STEPS = {torch.float32: (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4), torch.float64: (1e-5, 1e-6, 1e-7, 1e-8)}
 GRADIENT_TOLERANCE = 0.05  # relative, at the step that fits best
-CLEAR = 0.1  # of the grid's side: a response that moves less than this in a wrong direction accuses nobody
+CLEAR = 0.1  # of the grid's side: a response that moves less is a hint at most
 IMAGES = 4  # a rectified map may be flat on one image; on all of them it says nothing
 
 
@@ -83,7 +84,8 @@ def self_test(card: ModelCard, module: nn.Module, explainer: Explainer) -> Outco
 def self_tests(card: ModelCard, module: nn.Module, explainers: Mapping[str, Explainer]) -> dict[str, Outcome]:
     """:func:`self_test` of several explainers by name; checks that ask the model alone are made once."""
     known: dict[tuple[str, str], _Finding] = {}
-    return {name: _outcome(card, module, explainer, known) for name, explainer in explainers.items()}
+    with borrowed(module):
+        return {name: _outcome(card, module, explainer, known) for name, explainer in explainers.items()}
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,22 @@ def check_scores(trial: _Trial) -> None:
 def check_place(trial: _Trial) -> None:
     """The features have the claimed shape, and a change in one part of the image shows most in that part of the grid.
 
-    Four images differ from a first in one quarter each. The centre of the change in the features must move down the
+    Two images are changed in one quarter each, four times. The centre of the change in the features must move down the
     claimed rows when the changed quarter moves down, and along the columns when it moves right: rows and columns
     that are really channels, or each other, do not. Where every cell sees the whole image the centre hardly moves;
     then a wider image must give more columns, and nothing else more.
     """
-    base = trial.pixels(1)
+    base = trial.pixels(2)
     changed = torch.cat([base, *(_changed_quarter(base, row, column) for row in (0, 1) for column in (0, 1))])
     features = _claimed(_features(trial, changed), trial)
     if min(trial.layer.grid) < 2:
         cells = "x".join(map(str, trial.layer.grid))
         raise _Failed("layer", f"{trial.layer.name} of {trial.card.name} is a grid of {cells}, too coarse for a map")
-    response = (features[1:] - features[:1]).abs().mean(-1).double()
-    if not response.flatten(1).sum(1).min() > 0:
+    before, after = features.unflatten(0, (5, 2)).double().split((1, 4))
+    response = (after - before).abs().mean(-1)  # of quarter, image, row, column
+    if not response.sum((2, 3)).min() > 0:
         raise _Failed("place", f"{trial.layer.module} of {trial.card.name} does not answer to every part of the image")
-    down, right = _shifts(response / response.sum((1, 2), keepdim=True))
+    down, right = _shifts((response / response.sum((2, 3), keepdim=True)).mean(1))
     trial.measured["place"] = min(down[0], right[1])
     if _follows(*down) and _follows(*right[::-1]):
         return
@@ -225,7 +228,7 @@ def check_place(trial: _Trial) -> None:
 
 
 def _follows(along: float, across: float) -> bool:
-    return along > 2 * abs(across)
+    return along > (1 if along > CLEAR else 2) * abs(across)
 
 
 def _contradicts(along: float, across: float) -> bool:
@@ -372,10 +375,10 @@ def _channels_last(features: torch.Tensor, layer: FeatureLayer) -> torch.Tensor 
     return features.permute(0, 2, 3, 1) if layer.layout == "NCHW" else features
 
 
-def _changed_quarter(image: torch.Tensor, row: int, column: int) -> torch.Tensor:
-    """The image (1, channels, rows, columns) with one quarter inverted."""
-    out = image.clone()
-    half, side = image.shape[2] // 2, image.shape[3] // 2
+def _changed_quarter(images: torch.Tensor, row: int, column: int) -> torch.Tensor:
+    """The images (n, channels, rows, columns) with one quarter inverted."""
+    out = images.clone()
+    half, side = images.shape[2] // 2, images.shape[3] // 2
     quarter = out[:, :, row * half : (row + 1) * half, column * side : (column + 1) * side]
     quarter.copy_(1 - quarter)
     return out

@@ -23,7 +23,7 @@ from models.architectures import ARCHITECTURES
 from models.cards import Evaluation, FeatureLayer, ModelCard, Score
 from models.publish import predict_codes, publish, read_run, read_source, recipe_name, training_command
 from models.scores import accuracy, balanced_accuracy, calibration_error, evaluate, macro_f1
-from models.structure import describe
+from models.structure import ATTENTIONS, READOUTS, describe
 from models.training import Trainer, balanced_recipe, new_run, save_weights
 from models.wafers import CLASSES, WaferMaps, digest_of, encode, stack, write_npz
 
@@ -167,6 +167,65 @@ def test_the_readout_of_an_undeclared_model_is_probed_and_a_maximum_is_no_mean()
     assert [(x.module, x.grid) for x in layers] == [("one", (8, 8)), ("two", (4, 4))]
     assert (readout, attention) == ("global average pool", "none")
     assert describe(seeded(lambda: Odd(lambda x: x.amax(dim=(2, 3)))), (32, 32), 1)[1] == "unknown"
+
+
+class Tokens(nn.Module):
+    """Sixteen patches and two more tokens, mixed once, then a readout that is given."""
+
+    def __init__(self, readout, prefix=2):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Conv2d(1, 6, 8, stride=8), nn.LayerNorm(6), nn.Linear(6, 3)
+        self.first = nn.Parameter(torch.randn(1, prefix, 6, generator=torch.Generator().manual_seed(1)))
+        self.mix = nn.Linear(16 + prefix, 16 + prefix)
+        self.readout, self.num_prefix_tokens = readout, prefix
+        self.feature_info = [{"module": "norm", "num_chs": 6}]
+
+    def forward(self, x):
+        x = torch.cat([self.first.expand(len(x), -1, -1), self.embed(x).flatten(2).transpose(1, 2)], dim=1)
+        return self.head(self.readout(self.norm(x + self.mix(x.transpose(1, 2)).transpose(1, 2))))
+
+
+@pytest.mark.parametrize(
+    ("readout", "word"),
+    [
+        (lambda x: x[:, 0], "CLS token"),
+        (lambda x: (x[:, 0] + x[:, 1]) / 2, "distillation token"),
+        (lambda x: x[:, 1], "unknown"),
+        (lambda x: x[:, 2:].mean(1), "mean of tokens"),
+        (lambda x: x.mean(1), "unknown"),
+        (lambda x: x[:, 2:].amax(1), "unknown"),
+        (lambda x: (x[:, 2:].softmax(1) * x[:, 2:]).sum(1), "unknown"),
+        (lambda x: (torch.linspace(0, 1, 16)[:, None] * x[:, 2:]).sum(1), "flattened map"),
+        (lambda x: x[:, 5], "flattened map"),
+    ],
+)
+def test_the_readout_is_what_the_score_answers_to(readout, word):
+    layers, found, _ = describe(seeded(lambda: Tokens(readout)), (32, 32), 1)
+    assert found == word
+    assert (layers[-1].layout, layers[-1].grid, layers[-1].prefix_tokens) == ("tokens", (4, 4), 2)
+    assert found in (*READOUTS, "unknown")
+
+
+class Softmax(nn.Module):
+    """Attention without weights over an image's patches, in as many groups as are given."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.groups, self.conv, self.fc = groups, nn.Conv2d(1, 4, 8, stride=8), nn.Linear(4, 3)
+        self.stage = nn.Identity()
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = x.flatten(2).transpose(1, 2).unflatten(1, (self.groups, -1)).flatten(0, 1)[:, None]
+        x = torch.nn.functional.scaled_dot_product_attention(x, x, x)[:, 0]
+        x = x.unflatten(0, (-1, self.groups)).flatten(1, 2).transpose(1, 2).unflatten(2, (4, 4))
+        return self.fc(self.stage(x).mean((2, 3)))
+
+
+def test_attention_is_told_by_the_matrices_that_one_image_forms():
+    found = [describe(seeded(lambda groups=groups: Softmax(groups)), (32, 32), 1)[2] for groups in (1, 4)]
+    assert found == ["global", "windowed"]
+    assert set(found) < set(ATTENTIONS)
 
 
 @pytest.mark.parametrize("fails", [False, True])
