@@ -34,7 +34,7 @@ SEED = 0
 #: Values in place of defaults, for explainers that have a parameter of the name: few forwards tell as much here.
 FEW = {
     "n_masks": 16,
-    "n_samples": 12,
+    "n_samples": 24,
     "n_segments": 8,
     "samples": 2,
     "steps": 4,

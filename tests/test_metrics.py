@@ -409,6 +409,11 @@ def test_beating_a_control_is_the_difference_to_an_audit_of_it(name: str, contro
     expected = measured("srg", found).value - measured("srg", other).value
     measure = measured(name, found)
     assert measure.value == pytest.approx(expected, abs=1e-6)
+    parts = {
+        "deletion": other.record.deletion_auc - found.record.deletion_auc,
+        "insertion": found.record.insertion_auc - other.record.insertion_auc,
+    }
+    assert {name: measure.extra[name] for name in parts} == pytest.approx(parts, abs=1e-6)
     assert ("does not beat" in measure.sentence) == (expected <= 0)
     assert "itself" in built(name).refuse(other)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -14,6 +15,8 @@ from audit_core.borrow import untouched_random_state
 from audit_core.curves import cuts, plan, rank_pixels, score_points, table
 from audit_core.fills import FILLS, FillContext
 from audit_core.keys import Choice
+from tests.bench import rivals
+from tests.bench.stage import set_stage
 
 quantus = pytest.importorskip("quantus")
 OPTIONS = {"disable_warnings": True, "display_progressbar": False}
@@ -106,3 +109,19 @@ def test_grad_cams_road_imputes_the_whole_image_for_a_sparse_map():
     ranks = rank_pixels(values)
     assert (ranks < 20).sum() == 20, "ours removes a fifth, ties by a stated rule"
     assert (values[ranks < 6] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["wafer-resnet18-cbam", "wafer-vit-tiny"])
+def test_curves_are_those_of_torchcam_and_quantus_where_the_definition_is_the_same(name):
+    """Four wafers, 16 steps, fill 0 after normalisation, one channel, maps without ties: every point that both have."""
+    pytest.importorskip("torchcam")
+    stage = dataclasses.replace(set_stage(name, "cpu", "fp32", "zero-normalised"), image_of_order=np.arange(4))
+    stage = dataclasses.replace(stage, images=stage.images[:4], maps=stage.maps[:4], substrates=stage.substrates[:4])
+    pixels = stage.classifier.normalise(stage.images).contiguous()
+    target, module = stage.classifier.logits(stage.images).argmax(1), stage.classifier.module
+    found = rivals.ours(stage, target.numpy())
+    np.testing.assert_allclose(found, quiet(rivals.by_torchcam, module, pixels, stage.maps, target.tolist()), atol=1e-5)
+    theirs = quiet(rivals.by_quantus, module, pixels.numpy(), stage.maps, target.numpy(), "cpu")
+    known = np.isfinite(theirs)
+    assert known.sum() == 2 * 4 * 16
+    np.testing.assert_allclose(found[known], theirs[known], atol=1e-5)

@@ -205,6 +205,16 @@ def test_a_map_that_says_nothing_is_refused(given: Given, check: str, words: str
     refused(*tiny.cnn(), check, words, given)
 
 
+def test_a_map_that_is_flat_only_where_its_negative_part_was_cut_off_is_no_reason_to_refuse() -> None:
+    """All evidence of the last stage speaks against every class: the rectified map is 0, the method is sound."""
+    card, module = tiny.cnn()
+    nn.init.constant_(module.head.weight, -1.0)
+    module.head.weight.data[:, 0] = torch.tensor([-0.5, -1.0, -2.0])
+    maps = GRADCAM.attribute(Classifier(card, module, tiny.CPU), tiny.images(3), torch.tensor([0, 1, 2]), 0)
+    assert not maps.values.any()
+    assert self_test(card, module, GRADCAM).works
+
+
 def test_several_explainers_share_the_checks_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     card, module = tiny.cnn()
     calls = []

@@ -116,9 +116,11 @@ class _BeatsMap(_Beats):
     def measure(self, evidence: Evidence, report: Report = silent) -> Measure:
         """The difference of two SRGs."""
         deletion, insertion = score_map(evidence, self.drawn(evidence))
-        gain = own_gain(evidence) - (insertion - deletion)
-        extra = {"own": own_gain(evidence), "control": insertion - deletion}
-        return Measure(gain, self.words(evidence, gain, gain), extra=extra)
+        most, least = removal_areas(evidence.record)
+        parts = {"deletion": deletion - most, "insertion": least - insertion}  # both above 0 where the map is better
+        gain = parts["deletion"] + parts["insertion"]
+        words = f"{self.words(evidence, gain, gain)[:-1]} ({', '.join(f'{k} {v:+.3g}' for k, v in parts.items())})."
+        return Measure(gain, words, extra={"own": own_gain(evidence), "control": insertion - deletion, **parts})
 
     def drawn(self, evidence: Evidence) -> np.ndarray:
         """The control's map of the audited image."""

@@ -248,6 +248,21 @@ def until_told(at: AppTest) -> list[str]:
     return [unescaped(error.value) for error in at.error]
 
 
+def test_a_map_from_a_file_is_audited_and_a_bad_one_gets_a_sentence() -> None:
+    at = spot(explainer="outside", steps="2", controls="2")
+    assert "once a .npy or .npz file is given" in unescaped(at.info[0].value)
+    at.file_uploader(key="spot.map").upload("mine.npy", b"no array").run()
+    assert "mine.npy is no .npy or .npz file" in unescaped(at.error[0].value)
+    out = io.BytesIO()
+    np.save(out, np.random.default_rng(0).random((64, 64)).astype(np.float32))
+    at.file_uploader(key="spot.map").upload("mine.npy", out.getvalue()).run()
+    at = until_finished(at)
+    assert not at.exception
+    assert re.search("outside:map=[0-9a-f]{64}", words_of(at)["explainer"])
+    other = visit("spot_audit", **words_of(at))
+    assert numbers(other) == numbers(at), "the link opens it by its content hash"
+
+
 def test_methods_are_searched_by_word() -> None:
     at = visit("methods")
     assert len(at.expander) == len(EXPLAINERS)
