@@ -25,7 +25,7 @@ from audit_core.explainers.rollout import recorded_attention
 from audit_core.keys import Choice, key
 from models.cards import UNKNOWN, FeatureLayer, ModelCard
 
-VERSION = 1  # of the test: part of :func:`identity`
+VERSION = 2  # of the test: part of :func:`identity`
 CHECKS = ("structure", "scores", "layer", "place", "gradient", "attention", "map", "error")
 
 #: Steps of the finite differences, as shares of the norm of the features.

@@ -292,9 +292,7 @@ def _probes(output: torch.Tensor, place: _Place) -> torch.Tensor:
     """Rows of noise of the output's own scale, as :func:`_answers` lists them, in the place's layout."""
     rng = torch.Generator().manual_seed(0)
     scale = float(output.std()) or 1.0
-    a, b = (
-        scale * torch.randn((math.prod(place.grid), _channels(output, place)), generator=rng) for _ in range(2)
-    )
+    a, b = (scale * torch.randn((math.prod(place.grid), _channels(output, place)), generator=rng) for _ in range(2))
     half = torch.rand(len(a), 1, generator=rng) < 0.5
     half[:2] = torch.tensor([[True], [False]])
     patches = [b, b[torch.randperm(len(b), generator=rng)], a, torch.where(half, a, b), torch.where(half, b, a)]
@@ -324,9 +322,7 @@ def _unlike(one: torch.Tensor, other: torch.Tensor, rows: torch.Tensor) -> bool:
     return float((one - other).abs().max()) > 1e-3 * float((rows - rows[:1]).abs().max())
 
 
-def _readout(
-    module: nn.Module, image: torch.Tensor, place: _Place | None, layers: tuple[FeatureLayer, ...]
-) -> str:
+def _readout(module: nn.Module, image: torch.Tensor, place: _Place | None, layers: tuple[FeatureLayer, ...]) -> str:
     """Word for how the score is read, from what it answers to at the last place with positions."""
     if any("attentionpool" in type(part).__name__.lower() for _, part in _near(module)):
         return "attention pool"
@@ -439,8 +435,10 @@ def _every_block_sees_all(module: nn.Module, trace: _Trace, layer: FeatureLayer)
     count = layer.prefix_tokens + math.prod(layer.grid)
     blocks = [part for name, part in module.named_modules() if name.startswith("blocks.") and name.count(".") == 1]
     windowed = any(getattr(block, "window_size", 0) for block in blocks)
-    return bool(blocks) and not windowed and all(
-        _sees_all(f"blocks.{i}.attn", block, trace, count) for i, block in enumerate(blocks)
+    return (
+        bool(blocks)
+        and not windowed
+        and all(_sees_all(f"blocks.{i}.attn", block, trace, count) for i, block in enumerate(blocks))
     )
 
 

@@ -26,6 +26,9 @@ READOUTS = {
     "global average pool": "The last feature map is averaged over its cells; the average is turned into the classes.",
     "mean of tokens": "The patch tokens are averaged; the average is turned into the classes.",
     "attention pool": "A learned query gathers the score from the patches by attention.",
+    "class attention": "A class token joins after the last block and gathers the score from the patches by attention.",
+    "distillation token": "A class token and a distillation token gather the score; their two answers are averaged.",
+    "flattened map": "Each cell of the last feature map has weights of its own; nothing is averaged.",
 }
 ATTENTION = {
     "global": "global: every token may look at every other",
