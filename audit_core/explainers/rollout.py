@@ -134,7 +134,7 @@ def _discard(fused: torch.Tensor, share: float) -> torch.Tensor:
 
 def without_class_token(title: str, card: ModelCard) -> str | None:
     """Why a method that follows the class token through attention has no meaning for the card, or None."""
-    if card.attention == "global" and card.readout == "CLS token":
+    if card.attention == "global" and card.readout in ("CLS token", "distillation token"):
         return None
     return (
         f"{title} follows a class token through global attention; {card.name} reads its score from "
