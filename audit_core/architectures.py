@@ -288,8 +288,8 @@ def _header(command: str, rows: int, works: int, count: int) -> list[str]:
         f"Made by `{command}` with timm {version('timm')} and torch {version('torch')}, on the CPU: {rows} "
         f"architectures, {count} pairs, of which {works} pass the self-test of `audit_core/selftest.py`. The weights "
         f"are random (seed {SEED}, {CLASSES} classes; batch norms and the spread of the logits are set on 16 drawn "
-        "images, branches that start at zero are opened). That shows whether a method runs and reads what it claims to read, not whether its map is any good; "
-        "sampling methods took few samples.",
+        "images, branches that start at zero are opened). That shows whether a method runs and reads what it claims to "
+        "read, not whether its map is any good; sampling methods took few samples.",
         "",
         "A cell is the relation of the method to the readout (native, adapted, mismatched, model-agnostic) where the "
         "self-test passes, else *refused* with the number of the reason below. Readout and attention are found by "

@@ -16,13 +16,14 @@ from audit_core.images import input_digest, prepare
 from audit_core.keys import Choice, key
 from audit_core.metrics import METRICS, Evidence, Measure
 from audit_core.metrics.base import Report, silent
+from audit_core.metrics.controls import COMPARED, MAPS_COMPARED, differences, said_of
 from audit_core.record import AuditRecord
 from audit_core.types import AuditSpec, SourceImage
 from audit_core.workbench import Workbench
 from models.cards import ModelCard
 from models.wafers import FAILED
 
-VERSION = 2  # of the metrics: raise it when numbers change although no parameter did
+VERSION = 3  # of the metrics: raise it when numbers change although no parameter did
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def forwards(record: AuditRecord, bench: Workbench, names: Iterable[str] | None 
     for choice in _choices(names).values():
         metric = METRICS.build(choice)
         if _stored(session.key(choice), bench) is None and metric.refuse(evidence) is None:
-            total += metric.cost(evidence).forwards
+            maps = 1 + MAPS_COMPARED if choice.name in COMPARED else 1
+            total += maps * metric.cost(evidence).forwards
     return total
 
 
@@ -164,7 +166,13 @@ def _measured(session: Session, choice: Choice, evidence: Evidence, bench: Workb
 def _asked(choice: Choice, evidence: Evidence, report: Report) -> Measure:
     metric = METRICS.build(choice)
     reason = metric.refuse(evidence)
-    return metric.measure(evidence, report) if reason is None else Measure.refusal(reason)
+    if reason is not None:
+        return Measure.refusal(reason)
+    found = metric.measure(evidence, report)
+    if choice.name not in COMPARED or found.value is None:
+        return found
+    beside = differences(metric, evidence, found.value)
+    return replace(found, sentence=found.sentence + said_of(beside), extra={**found.extra, "controls": beside})
 
 
 def _stored(place: str, bench: Workbench) -> Measure | None:

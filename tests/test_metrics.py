@@ -19,7 +19,7 @@ from audit_core.curves import rank_pixels
 from audit_core.keys import Choice
 from audit_core.metrics import METRICS, Evidence, Measure, Metric
 from audit_core.metrics.base import BETTER, FAMILIES
-from audit_core.metrics.controls import score_map
+from audit_core.metrics.controls import COMPARED, differences, said_of, score_map
 from audit_core.metrics.infidelity import squares
 from audit_core.metrics.localisation import random_iou
 from audit_core.metrics.stability import moved, turned
@@ -391,6 +391,27 @@ def test_beats_random_is_a_difference_of_areas() -> None:
     low, high = stats.t.interval(0.95, 5, loc=gains.mean(), scale=stats.sem(gains))
     assert (measure.value, measure.low, measure.high) == pytest.approx((gains.mean(), low, high))
     assert ("does not beat" in measure.sentence) == (low <= 0)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_other_metrics_are_compared_with_controls_one_by_one(name: str) -> None:
+    """Against the metric of an audit of the control itself; random order has an interval over its maps."""
+    found = evidence()
+    sign = 1 if METRICS[name].better == "higher" else -1
+    own = measured(name, found).value
+    beside = differences(built(name), found, own)
+    for opponent, control in (("edges", "edges"), ("centre", "centre-prior"), ("intensity", "input-intensity")):
+        other = measured(name, evidence(explainer=control)).value
+        assert beside[opponent]["value"] == pytest.approx(sign * (own - other), abs=1e-5)
+    assert beside["random"]["n"] == 3
+    assert beside["random"]["low"] <= beside["random"]["value"] <= beside["random"]["high"]
+    assert "edges" not in differences(built(name), evidence(explainer="edges"), own)
+
+
+def test_a_sentence_names_the_controls_that_are_not_beaten() -> None:
+    row = {"value": 0.2, "low": None, "high": None, "n": 1}
+    assert said_of({"edges": row, "random": {**row, "low": 0.1}}) == " It beats edges, random."
+    assert said_of({"edges": row, "random": {**row, "low": -0.1}}) == " It does not beat random."
 
 
 def test_a_map_is_scored_as_the_audit_scores_it() -> None:

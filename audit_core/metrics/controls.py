@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from audit_core.curves import cuts, fractions, plan, rank_pixels, score_points, table
 from audit_core.explainers.base import Cost
 from audit_core.explainers.controls import CentrePrior, Control, Edges, InputIntensity
+from audit_core.intervals import mean_interval
 from audit_core.metrics.base import FLAT, METRICS, OVER_ORDERS, Evidence, Measure, Metric, Report, silent
 from audit_core.metrics.faithfulness import removal_areas
 
@@ -171,3 +173,44 @@ class BeatsEdges(_BeatsMap):
     control: ClassVar[Control] = Edges()
     formula: ClassVar[str] = "SRG(map) - SRG(|Sobel gradient|, mean over channels)"
     pitfalls: ClassVar[str] = "Edges surround an object and miss its inside; a filled object is better found by area."
+
+
+RANDOM_MAPS = 3  # maps of noise beside which a metric other than an area is measured
+COMPARED = ("road", "sufficiency", "confidence-drop", "confidence-increase", "infidelity")
+OPPONENTS: dict[str, Control] = {"intensity": InputIntensity(), "centre": CentrePrior(), "edges": Edges()}
+MAPS_COMPARED = RANDOM_MAPS + len(OPPONENTS)
+
+
+def with_map(evidence: Evidence, values: np.ndarray) -> Evidence:
+    """The same evidence for another map (rows, columns) of the same image."""
+    return replace(evidence, record=replace(evidence.record, values=np.asarray(values, dtype=np.float32)))
+
+
+def differences(metric: Metric, evidence: Evidence, own: float) -> dict[str, dict[str, float | int | None]]:
+    """Control -> value, low, high, n: how much better the map does than the control, above 0 is better.
+
+    own: the metric of the audited map. Random order has a t interval over ``RANDOM_MAPS`` maps of noise; controls that
+    are constant on this image, or are what was audited, are left out.
+    """
+    sign, spec = (1.0 if metric.better == "higher" else -1.0), evidence.record.spec
+    noise = [np.random.default_rng((spec.seed, 2, k)).random(evidence.values.shape) for k in range(RANDOM_MAPS)]
+    maps = {"random": noise}
+    for name, control in OPPONENTS.items():
+        drawn = control.draw(np.array(evidence.record.pixels), spec.seed)
+        if np.ptp(drawn) > 0 and not isinstance(evidence.explainer, type(control)):
+            maps[name] = [drawn]
+    found: dict[str, dict[str, float | int | None]] = {}
+    for name, rows in maps.items():
+        others = [metric.measure(with_map(evidence, row)).value for row in rows]
+        gains = np.array([sign * (own - other) for other in others if other is not None])
+        if len(gains):
+            value, low, high = mean_interval(gains)
+            found[name] = {"value": value, "low": low, "high": high, "n": len(gains)}
+    return found
+
+
+def said_of(found: Mapping[str, Mapping[str, float | int | None]]) -> str:
+    """Which controls the map beats by this metric, in a sentence; an interval that reaches 0 beats nothing."""
+    edge = {name: row["value"] if row["low"] is None else row["low"] for name, row in found.items()}
+    lost = [name for name, low in edge.items() if low is None or low <= 0]
+    return f" It does not beat {', '.join(lost)}." if lost else f" It beats {', '.join(found)}."
