@@ -75,7 +75,7 @@ def _table(known: Mapping[str, Measure]) -> None:
     for family in dict.fromkeys(METRICS[name].family for name in known):
         rows = [_row(name, measure) for name, measure in known.items() if METRICS[name].family == family]
         with st.expander(f"{family.capitalize()} ({len(rows)})", icon=":material/straighten:"):
-            st.dataframe(rows, hide_index=True, width="stretch")
+            st.table([{name: wording.plain(text) for name, text in row.items()} for row in rows], hide_index=True)
 
 
 def _row(name: str, measure: Measure) -> dict[str, str]:
