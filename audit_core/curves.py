@@ -18,6 +18,8 @@ from audit_core.classifier import Classifier
 from audit_core.errors import InvalidParameter
 from audit_core.fills.base import Fill
 
+TIE = 8 * float(np.finfo(np.float32).eps)  # relative; about what enlarging a map and averaging a patch round off
+
 
 def rank_pixels(values: np.ndarray, patch: int = 1, direction: str = "most", seed: int = 0) -> np.ndarray:
     """Rank of every pixel's unit, int32 (rows, columns); 0 is changed first.
@@ -25,19 +27,31 @@ def rank_pixels(values: np.ndarray, patch: int = 1, direction: str = "most", see
     values: float (rows, columns), higher = more important. Units are squares of ``patch`` pixels (smaller at the
     right and lower border) ranked by their mean. Equal values are visited in a pseudo-random order that depends
     on ``seed`` and the grid alone, never on where they lie in memory: large flat areas of a rectified map would
-    otherwise be wiped from the top left. "least" is the exact reverse of "most". NaN is refused.
+    otherwise be wiped from the top left. Values that differ by less than single precision can tell (``TIE``) are
+    equal: an enlarged coarse map is flat at its border, and rounding would order it there, differently in every batch.
+    "least" is the exact reverse of "most". NaN is refused.
     """
     if not np.isfinite(values).all():
         raise InvalidParameter(f"{int((~np.isfinite(values)).sum())} of {values.size} map values are not finite")
     units = unit_means(np.asarray(values, dtype=np.float64), patch)
     tie = np.random.default_rng((seed, *units.shape)).permutation(units.size)
-    order = np.lexsort((tie, -units.ravel()))
+    order = np.lexsort((tie, -levels(units.ravel())))
     if direction == "least":
         order = order[::-1]
     rank = np.empty(units.size, dtype=np.int32)
     rank[order] = np.arange(units.size, dtype=np.int32)
     grid = rank.reshape(units.shape).repeat(patch, axis=0).repeat(patch, axis=1)
     return np.ascontiguousarray(grid[: values.shape[0], : values.shape[1]])
+
+
+def levels(values: np.ndarray) -> np.ndarray:
+    """Place of each value (n,) among the distinct ones, int64, 0 = the lowest; neighbours within ``TIE`` are one."""
+    rising = np.argsort(values, kind="stable")
+    ordered = values[rising]
+    apart = np.diff(ordered) > TIE * np.maximum(np.abs(ordered[1:]), np.abs(ordered[:-1]))
+    level = np.empty(len(values), dtype=np.int64)
+    level[rising] = np.concatenate([[0], np.cumsum(apart)])
+    return level
 
 
 def unit_means(values: np.ndarray, patch: int) -> np.ndarray:

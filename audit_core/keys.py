@@ -14,7 +14,7 @@ import numpy as np
 
 from audit_core.errors import InvalidParameter
 
-VERSION = 1  # of the computation: raise it when results change although no parameter did
+VERSION = 2  # of the computation: raise it when results change although no parameter did
 
 
 @dataclass(frozen=True)

@@ -359,3 +359,19 @@ def test_the_background_counts_only_where_the_fill_looks_at_it() -> None:
         one = prepared(pair, image, fill=fill)
         other = replace(one, subject=replace(one.subject, nominal=one.subject.nominal + 0.5))
         assert (one.key != other.key) is counts
+
+
+def test_rounding_does_not_order_what_is_flat() -> None:
+    """An enlarged 2x2 map is flat at its corners: there the tie rule decides, whatever the last bits say."""
+    coarse = torch.tensor([[0.31, 0.77], [0.53, 0.12]])[None, None]
+    values = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear", align_corners=False)[0, 0].numpy()
+    noise = 1 + np.random.default_rng(0).uniform(-2e-7, 2e-7, values.shape).astype(np.float32)
+    assert not np.array_equal(values, values * noise)
+    assert np.array_equal(rank_pixels(values), rank_pixels(values * noise))
+    corner = rank_pixels(values)[:16, 48:]
+    assert abs(np.corrcoef(corner.ravel(), np.arange(256))[0, 1]) < 0.2
+
+
+def test_values_that_single_precision_tells_apart_keep_their_order() -> None:
+    rising = np.linspace(1.0, 1.01, 4096).reshape(64, 64)
+    assert np.array_equal(rank_pixels(rising).ravel(), np.arange(4096)[::-1])

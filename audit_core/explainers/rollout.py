@@ -53,6 +53,12 @@ class AttentionRollout(Explainer):
     discard: Annotated[float, Between(0.0, 0.99, help="Share of the weakest attention set to 0 in each layer.")] = 0.0
     first_layer: Annotated[int, Between(1, 200, help="First layer of the product, counted from 1.")] = 1
     last_layer: Annotated[int, Between(0, 200, help="Last layer of the product; 0 for the model's last.")] = 0
+    pooled: Annotated[
+        int,
+        Between(
+            0, 64, "cells", "Average the map over so many cells a side, to compare it with coarser maps; 0: as it is."
+        ),
+    ] = 0
 
     def refuse(self, card: ModelCard) -> str | None:
         """Only a class token over global attention gives the product a meaning."""
@@ -73,8 +79,11 @@ class AttentionRollout(Explainer):
             classifier.logits(images)
         chosen = self._chosen(usable(seen, classifier.card))
         product = rollout(chosen, self.head_fusion, self.residual, self.discard)
-        values = patch_map(product, layer, score_tokens(module), images.shape[-2:])
-        extra = {"layers": len(chosen), "grid": list(layer.grid)}
+        if self.pooled > min(layer.grid):
+            raise InvalidParameter(f"pooled asks for {self.pooled} cells a side, the map has {layer.grid[0]} rows and "
+                                   f"{layer.grid[1]} columns; ask for fewer")  # fmt: skip
+        values = patch_map(product, layer, score_tokens(module), images.shape[-2:], self.pooled)
+        extra = {"layers": len(chosen), "grid": [self.pooled] * 2 if self.pooled else list(layer.grid)}
         return Attribution(values, target.cpu().numpy(), False, None, len(images), 0, extra)
 
     def _chosen(self, seen: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -161,9 +170,14 @@ def score_tokens(module: nn.Module) -> int:
     return 2 if isinstance(module, VisionTransformerDistilled) else 1
 
 
-def patch_map(matrix: torch.Tensor, layer: FeatureLayer, read: int, size: torch.Size) -> np.ndarray:
-    """Mean of the first ``read`` rows of (n, tokens, tokens), its patches enlarged bilinearly: (n, rows, columns)."""
+def patch_map(matrix: torch.Tensor, layer: FeatureLayer, read: int, size: torch.Size, pooled: int = 0) -> np.ndarray:
+    """Mean of the first ``read`` rows of (n, tokens, tokens), its patches enlarged bilinearly: (n, rows, columns).
+
+    pooled: cells a side that the patches are averaged to before, 0 for none.
+    """
     patches = matrix[:, :read, layer.prefix_tokens :].mean(1).unflatten(1, layer.grid)
+    if pooled:
+        patches = F.adaptive_avg_pool2d(patches[:, None], pooled)[:, 0]
     return F.interpolate(patches[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu().numpy()
 
 
