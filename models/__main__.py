@@ -1,4 +1,4 @@
-"""Command line: ``python -m models train|publish|list``."""
+"""Command line: ``python -m models train|publish|held-out|list``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from models import zoo
 from models.architectures import ARCHITECTURES, Recipe
 from models.training import Trainer, balanced_recipe, new_run, print_line
-from models.wafers import ENCODINGS, WaferMaps, join, read_npz, split_validation
+from models.wafers import ENCODINGS, WaferMaps, join, read_npz, split_validation, write_npz
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line as data."""
     top = argparse.ArgumentParser(prog="python -m models", description="Train and describe the wafer checkpoints.")
-    verbs = top.add_subparsers(required=True, metavar="train|publish|list")
+    verbs = top.add_subparsers(required=True, metavar="train|publish|held-out|list")
     train = verbs.add_parser("train", help="train one family; stop and start again at will")
     train.add_argument("--model", required=True, choices=sorted(ARCHITECTURES), help="definition in the zoo")
     train.add_argument("--data", required=True, nargs="+", help="npz files of wafer maps to train on")
@@ -53,12 +53,26 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--out", type=Path, help="folder for weights and card (default: the shipped ones)")
     publish.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     publish.set_defaults(run=run_publish)
+    held = verbs.add_parser("held-out", help="write the held-out half of a validation file as an npz of its own")
+    held.add_argument(
+        "--data", required=True, nargs="+", help="npz files of training: maps that stand there are dropped"
+    )
+    held.add_argument("--val", required=True, help="npz file whose odd positions are the held-out half")
+    held.add_argument("--out", required=True, type=Path, help="npz file to write")
+    held.set_defaults(run=run_held_out)
     listing = verbs.add_parser("list", help="definitions in the zoo, or the shipped checkpoints with --measured")
     listing.add_argument(
         "--measured", action="store_true", help="table of what was measured on the shipped checkpoints"
     )
     listing.set_defaults(run=run_list)
     return top
+
+
+def run_held_out(options: argparse.Namespace) -> None:
+    """The maps that no training and no choice of a checkpoint has seen: what a study may audit."""
+    _, held_out = split_validation(read_npz(options.val), [read_npz(path) for path in options.data])
+    write_npz(options.out, held_out)
+    sys.stdout.write(f"{len(held_out)} maps written to {options.out}\n")
 
 
 def run_list(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,15 @@ class WaferMaps:
     """Maps of different die grids with their labels.
 
     maps: sequence of uint8 (rows, columns) with codes 0/1/2; labels: int64 (n,), indices into ``classes``;
-    digest: sha256 over codes, shapes and labels, the identity of the data.
+    digest: sha256 over codes, shapes and labels, the identity of the data; lots: words (n,), the production lot of each
+    map, the empty word where it is unknown, or None where no lot is known.
     """
 
     maps: Sequence[np.ndarray]
     labels: np.ndarray
     classes: tuple[str, ...] = CLASSES
     digest: str = ""
+    lots: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,7 +47,8 @@ class WaferMaps:
 def read_npz(path: str | Path) -> WaferMaps:
     """Read ``pixels`` (all maps, row-major, uint8), ``offsets`` (n+1), ``shapes`` (n, 2), ``labels`` (n), ``classes``.
 
-    Nothing is unpickled. Raises ``ValueError`` with one sentence when the file has another layout.
+    ``lot`` (n words) is read where it is there. Nothing is unpickled. Raises ``ValueError`` with one sentence when the
+    file has another layout.
     """
     path = Path(path)
     try:
@@ -54,6 +58,7 @@ def read_npz(path: str | Path) -> WaferMaps:
             pixels, offsets = arrays["pixels"], arrays["offsets"]
             shapes, labels = arrays["shapes"], arrays["labels"].astype(np.int64)
             classes = tuple(map(str, arrays["classes"])) if "classes" in arrays.files else CLASSES
+            lots = np.char.strip(arrays["lot"].astype(str)) if "lot" in arrays.files else None
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} could not be read as an npz file of wafer maps: {error}") from None
     sizes = shapes.astype(np.int64).prod(axis=1)
@@ -61,15 +66,19 @@ def read_npz(path: str | Path) -> WaferMaps:
         raise ValueError(f"{path.name}: offsets, shapes and pixels disagree; expected pixels[offsets[i]:offsets[i+1]]")
     if pixels.size and pixels.max() > FAILED:
         raise ValueError(f"{path.name}: die codes must be 0, 1 or 2, found {int(pixels.max())}")
+    if lots is not None and lots.shape != labels.shape:
+        raise ValueError(f"{path.name}: {len(labels)} maps but {lots.size} lots; expected one lot for every map")
+    lots = None if lots is None or not (lots != "").any() else lots
     maps = [pixels[a:b].reshape(tuple(s)) for a, b, s in zip(offsets[:-1], offsets[1:], shapes, strict=True)]
-    return WaferMaps(maps, labels, classes, digest_of(maps, labels))
+    return WaferMaps(maps, labels, classes, digest_of(maps, labels), lots)
 
 
 def write_npz(path: str | Path, data: WaferMaps) -> None:
-    """Write the layout that :func:`read_npz` reads."""
+    """Write the layout that :func:`read_npz` reads; lots only where they are known."""
     shapes = np.array([m.shape for m in data.maps], dtype=np.int16).reshape(-1, 2)
     offsets = np.concatenate([[0], np.cumsum([m.size for m in data.maps])]).astype(np.int64)
     pixels = np.concatenate([m.ravel() for m in data.maps]) if len(data) else np.zeros(0, np.uint8)
+    known: dict[str, Any] = {} if data.lots is None else {"lot": data.lots}
     np.savez_compressed(
         path,
         pixels=pixels.astype(np.uint8),
@@ -77,6 +86,7 @@ def write_npz(path: str | Path, data: WaferMaps) -> None:
         shapes=shapes,
         labels=data.labels,
         classes=np.array(data.classes),
+        **known,
     )
 
 
@@ -133,17 +143,21 @@ def split_validation(val: WaferMaps, training: Sequence[WaferMaps]) -> tuple[Waf
 
 
 def take(data: WaferMaps, indices: Sequence[int]) -> WaferMaps:
-    """The maps at ``indices``, in that order, with their own digest."""
-    maps = [data.maps[i] for i in indices]
-    labels = data.labels[np.asarray(indices, dtype=np.int64)]
-    return WaferMaps(maps, labels, data.classes, digest_of(maps, labels))
+    """The maps at ``indices``, in that order, with their lots and their own digest."""
+    rows = np.asarray(indices, dtype=np.int64)
+    maps, labels = [data.maps[i] for i in rows], data.labels[rows]
+    lots = None if data.lots is None else data.lots[rows]
+    return WaferMaps(maps, labels, data.classes, digest_of(maps, labels), lots)
 
 
 def join(parts: Sequence[WaferMaps]) -> WaferMaps:
-    """Concatenate data sets of equal classes."""
+    """Concatenate data sets of equal classes; lots are known where any part knows them."""
     classes = parts[0].classes
     if any(part.classes != classes for part in parts):
         raise ValueError(f"cannot join data sets of different classes: {[part.classes for part in parts]}")
     maps = [codes for part in parts for codes in part.maps]
     labels = np.concatenate([part.labels for part in parts])
-    return WaferMaps(maps, labels, classes, digest_of(maps, labels))
+    lots = None
+    if any(part.lots is not None for part in parts):
+        lots = np.concatenate([np.full(len(part), "") if part.lots is None else part.lots for part in parts])
+    return WaferMaps(maps, labels, classes, digest_of(maps, labels), lots)

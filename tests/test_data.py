@@ -67,6 +67,7 @@ def table(labels=None):
 def assert_labelled(maps):
     kept = [i for i, word in enumerate(WORDS) if word]
     assert [maps.classes[label] for label in maps.labels] == [WORDS[i] for i in kept]
+    assert maps.lots.tolist() == [f"lot{i}" for i in kept]
     for got, i in zip(maps.maps, kept, strict=True):
         np.testing.assert_array_equal(got, grids()[i])
         assert got.dtype == np.uint8
@@ -417,9 +418,19 @@ def test_folder_without_images_is_refused(tmp_path, make, sentence):
         (" synthetic(n=12):sample:0", Choice("synthetic", (("seed", 7), ("n", 12))), "sample", 0),
         ("synthetic():sample:0", Choice("synthetic", (("seed", 7), ("n", 90))), "sample", 0),
         ("folder(path=/a (b):c=d/e%2Cf%25):all:8", Choice("folder", (("path", "/a (b):c=d/e,f%"),)), "all", 8),
-        (r"wm811k(path=C:\x.npz):all:0", Choice("wm811k", (("path", r"C:\x.npz"),)), "all", 0),
+        (
+            r"wm811k(path=C:\x.npz,split_seed=3):all:0",
+            Choice(
+                "wm811k",
+                (
+                    ("path", r"C:\x.npz"), ("split_seed", 3), ("train_share", 0.7), ("val_share", 0.15),
+                    ("drop_duplicates", True),
+                ),
+            ),
+            "all", 0,
+        ),
     ],
-)
+)  # fmt: skip
 def test_references_parse_and_print(text, choice, split, index):
     assert parse_reference(text) == (choice, split, index)
     assert parse_reference(format_reference(choice, split, index)) == (choice, split, index)

@@ -12,6 +12,7 @@ from audit_core.data.base import (
     parse_reference,
 )
 from audit_core.data.folder import Folder
+from audit_core.data.mvtec import Mvtec
 from audit_core.data.synthetic import Synthetic
 from audit_core.data.wm811k import Wm811k
 
@@ -20,6 +21,7 @@ __all__ = [
     "BaseDataset",
     "Dataset",
     "Folder",
+    "Mvtec",
     "Source",
     "Synthetic",
     "Wm811k",

@@ -11,11 +11,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from audit_core.data.base import DATASETS, BaseDataset, check_split
+from audit_core.data.splits import SHARES, WORDS, SplitSeed, grouped, repeated
 from audit_core.data.wm811k.lswmd import read_pickle
-from audit_core.errors import BadData
-from audit_core.params import Note
+from audit_core.errors import BadData, InvalidParameter
+from audit_core.params import Between, Note
 from audit_core.types import SourceImage
-from models.wafers import WaferMaps, read_npz
+from models.wafers import WaferMaps, fingerprint, read_npz
 
 
 @DATASETS.register("wm811k")
@@ -26,21 +27,51 @@ class Wm811k:
     A pickle is never run: it is read as plain records, and only labelled maps are taken. Reading the full LSWMD.pkl
     takes minutes and about three times its size in memory, so convert it once:
     ``python -m audit_core.data.wm811k LSWMD.pkl wm811k.npz``.
+
+    Where the file knows the production lots, "train", "val" and "test" deal whole lots, seeded, 70/15/15 of the maps
+    unless said otherwise: wafers of one lot look alike, so no lot stands in two of them. Maps without a lot are dealt
+    one by one. A file with split words of its own has these splits instead.
     """
 
     path: Annotated[str, Note("An npz file of wafer maps, or LSWMD.pkl, on the machine that runs this program.")] = ""
-    splits: ClassVar[tuple[str, ...]] = ("all",)
+    split_seed: SplitSeed = 0
+    train_share: Annotated[float, Between(0.0, 1.0, "", "Share of the maps for train.")] = SHARES[0]
+    val_share: Annotated[float, Between(0.0, 1.0, "", "Share of the maps for val; the rest is for test.")] = SHARES[1]
+    drop_duplicates: Annotated[
+        bool, Note("Leave out of val what also stands in train, byte by byte, and out of test what stands in either.")
+    ] = True
+    splits: ClassVar[tuple[str, ...]] = ("all", *WORDS)
 
     def open(self, split: str) -> WaferFile:
         """Read and check the file. An npz with an array ``split`` (one word a map) has these splits besides "all"."""
         file = Path(self.path).expanduser()
         if not self.path or not file.is_file():
             raise BadData(f"wm811k: {self.path!r} is no file; give an npz of wafer maps or LSWMD.pkl as wm811k(path=…)")
-        maps, words = (read_pickle(file)[0], None) if _is_pickle(file) else _read_npz(file)
-        known = self.splits if words is None else (*self.splits, *sorted({str(w) for w in words} - {"all"}))
-        check_split("wm811k", split, known)
-        kept = np.arange(len(maps)) if split == "all" or words is None else np.flatnonzero(words == split)
-        return WaferFile(file.name, maps, kept, split)
+        maps, own = (read_pickle(file)[0], None) if _is_pickle(file) else _read_npz(file)
+        check_split("wm811k", split, self._offered(file.name, maps, own, split))
+        if split == "all":
+            return WaferFile(file.name, maps, np.arange(len(maps)), split)
+        words = self._dealt(maps) if own is None else own
+        return WaferFile(file.name, maps, np.flatnonzero(words == split), split)
+
+    def _offered(self, file: str, maps: WaferMaps, own: np.ndarray | None, split: str) -> tuple[str, ...]:
+        """The splits that a file has; ``InvalidParameter`` where it would have ``split`` if it knew its lots."""
+        if own is not None:
+            return ("all", *sorted(set(own.tolist()) - {"all"}))
+        if maps.lots is None and split in WORDS:
+            raise InvalidParameter(
+                f"wm811k: {file} knows no lots, so it has no split {split!r}, only all; convert LSWMD.pkl with its "
+                "column lotName, or give the npz an array lot"
+            )
+        return ("all",) if maps.lots is None else self.splits
+
+    def _dealt(self, maps: WaferMaps) -> np.ndarray:
+        """The words train, val or test per map by its lot; the empty word for what is left out as a duplicate."""
+        shares = (self.train_share, self.val_share, 1.0 - self.train_share - self.val_share)
+        words = grouped(() if maps.lots is None else maps.lots, self.split_seed, shares)
+        if self.drop_duplicates:
+            words[repeated(words, map(fingerprint, maps.maps))] = ""
+        return words
 
     def stamp(self) -> str:
         """Size and time of change of the file."""
@@ -69,6 +100,11 @@ class WaferFile(BaseDataset):
         """Index into ``classes``; None where the file says -1."""
         label = int(self._maps.labels[self._kept[self.check(i)]])
         return None if label < 0 else label
+
+    def lot(self, i: int) -> str | None:
+        """The production lot of map ``i``; None where it is not known."""
+        row = self._kept[self.check(i)]
+        return None if self._maps.lots is None else str(self._maps.lots[row]) or None
 
 
 def _is_pickle(file: Path) -> bool:

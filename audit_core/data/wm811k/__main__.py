@@ -26,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     except (AuditError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{len(maps)} labelled maps written to {options.target}, {unlabelled} unlabelled ones skipped\n")
+    lots = "their lots are not known" if maps.lots is None else f"{len(set(maps.lots) - {''})} lots kept"
+    written = f"{len(maps)} labelled maps written to {options.target}"
+    sys.stdout.write(f"{written}, {unlabelled} unlabelled ones skipped, {lots}\n")
     return 0
 
 

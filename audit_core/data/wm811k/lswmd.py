@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from audit_core.errors import BadData
 from models.wafers import CLASSES, FAILED, WaferMaps, digest_of
 
-MAPS, LABELS = "waferMap", "failureType"
+MAPS, LABELS, LOTS = "waferMap", "failureType", "lotName"
 
 _BASE_INDEX = ("Index", "_new_Index")
 _NUMBER_INDEX = ("Int64Index", "UInt64Index", "Float64Index", "RangeIndex")
@@ -111,15 +111,16 @@ class _Reader(pickle.Unpickler):
 def read_pickle(path: str | Path) -> tuple[WaferMaps, int]:
     """The labelled maps of LSWMD.pkl, in its order and with the nine classes, and how many unlabelled ones it has.
 
-    ``BadData`` for a pickle that names anything but plain arrays and tables (nothing of it is run), and for a
-    table without the columns ``waferMap`` and ``failureType``.
+    Their lots come from the column ``lotName`` where the table has it. ``BadData`` for a pickle that names anything but
+    plain arrays and tables (nothing of it is run), and for a table without the columns ``waferMap`` and
+    ``failureType``.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             table = _Reader(file, encoding="latin1").load()
         columns = _columns(table)
-        return _labelled(columns[MAPS], columns[LABELS])
+        return _labelled(columns[MAPS], columns[LABELS], columns.get(LOTS))
     except OSError as error:
         raise BadData(f"{path} cannot be read ({error.strerror or error}); give the path of LSWMD.pkl") from None
     except BadData as error:
@@ -129,9 +130,9 @@ def read_pickle(path: str | Path) -> tuple[WaferMaps, int]:
         raise BadData(f"{path.name} is no readable pickle of a table ({detail}); copy LSWMD.pkl again") from None
 
 
-def _labelled(maps: Iterable[Any], labels: Iterable[Any]) -> tuple[WaferMaps, int]:
+def _labelled(maps: Iterable[Any], labels: Iterable[Any], lots: Sequence[Any] | None) -> tuple[WaferMaps, int]:
     known = {name.casefold(): index for index, name in enumerate(CLASSES)}
-    grids, kept, unlabelled = [], [], 0
+    grids, kept, found, unlabelled = [], [], [], 0
     for row, (codes, label) in enumerate(zip(maps, labels, strict=True)):
         word = _word(label)
         if word is None:
@@ -141,14 +142,22 @@ def _labelled(maps: Iterable[Any], labels: Iterable[Any]) -> tuple[WaferMaps, in
             raise BadData(f"row {row} has the unknown class {word!r}")
         grids.append(_grid(codes, row))
         kept.append(known[word.casefold()])
-    indices = np.array(kept, dtype=np.int64)
-    return WaferMaps(grids, indices, CLASSES, digest_of(grids, indices)), unlabelled
+        found.append("" if lots is None else _lot(lots[row]))
+    indices, names = np.array(kept, dtype=np.int64), np.array(found, dtype=str)
+    return WaferMaps(grids, indices, CLASSES, digest_of(grids, indices), names if any(found) else None), unlabelled
+
+
+def _lot(cell: Any) -> str:
+    """The name of a lot, or its number as a word; the empty word for None and NaN."""
+    if isinstance(cell, (int, float, np.integer, np.floating)):
+        return "" if math.isnan(cell) else str(cell)
+    return _word(cell) or ""
 
 
 def _word(label: Any) -> str | None:
     """``[['Center']]``, ``'Center'``, or nothing: an empty array or list, None, NaN."""
     if isinstance(label, Record):
-        label = _array(label).tolist()
+        label = _array(label).tolist() if label.name in _ARRAYS else _bytes(label)
     while isinstance(label, list):
         if len(label) > 1:
             raise BadData(f"a map has {len(label)} classes at once")
@@ -169,7 +178,7 @@ def _grid(record: Any, row: int) -> np.ndarray:
 
 
 def _columns(table: Any) -> dict[str, list[Any]]:
-    """The two columns that are needed, as lists of cells."""
+    """The two columns that are needed, and that of the lots where there is one, as lists of cells."""
     if not isinstance(table, Record) or table.name != "DataFrame":
         raise BadData(f"it holds {getattr(table, 'name', type(table).__name__)}, not a table")
     state = table.state  # pandas before 0.17 sets the manager itself
@@ -181,7 +190,7 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     for values, place in blocks:
         positions = _positions(place, len(names))
         for row, position in enumerate(positions):
-            if names[position] in (MAPS, LABELS):
+            if names[position] in (MAPS, LABELS, LOTS):
                 columns[names[position]] = _row(values, row)
     return columns
 
