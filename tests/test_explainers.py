@@ -140,7 +140,7 @@ def test_recorded_attention_is_the_softmax_of_queries_and_keys(heads: int) -> No
 @pytest.mark.parametrize(
     "options",
     [{}, {"head_fusion": "max"}, {"residual": 0.2}, {"discard": 0.5}, {"first_layer": 2}, {"last_layer": 2},
-     {"first_layer": 2, "last_layer": 3}],
+     {"first_layer": 2, "last_layer": 3}, {"pooled": 2}],
     ids=str,
 )
 def test_rollout_map_is_the_class_tokens_row(options: dict) -> None:
@@ -152,6 +152,8 @@ def test_rollout_map_is_the_class_tokens_row(options: dict) -> None:
     settings = options.get("head_fusion", "mean"), options.get("residual", 0.5), options.get("discard", 0.0)
     for n in range(2):
         row = slow_rollout([layer[n].copy() for layer in layers], *settings)[0, 1:].reshape(4, 4)
+        if options.get("pooled"):
+            row = row.reshape(2, 2, 2, 2).mean((1, 3))
         np.testing.assert_allclose(ours.values[n], bilinear(row, (16, 16)), atol=1e-5)
     assert not ours.signed
 
@@ -162,6 +164,12 @@ def bilinear(coarse: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         places = (np.arange(wanted) + 0.5) * coarse.shape[axis] / wanted - 0.5
         coarse = np.apply_along_axis(lambda line, p=places: np.interp(p, np.arange(len(line)), line), axis, coarse)
     return coarse
+
+
+def test_a_rollout_is_not_pooled_to_more_cells_than_it_has() -> None:
+    found = tiny.classifier(tiny.vit())
+    with pytest.raises(InvalidParameter, match="8 cells a side, the map has 4 rows"):
+        AttentionRollout(pooled=8).attribute(found, tiny.images(1), torch.tensor([0]), 0)
 
 
 def test_layers_outside_the_model_are_refused() -> None:
