@@ -4,7 +4,7 @@ PORT ?= 8501
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 
-.PHONY: app test slow lint bench clean
+.PHONY: app test slow lint bench study-demo clean
 
 app: $(STAMPS)/app
 	$(BIN)/python -m streamlit run app.py --server.port $(PORT)
@@ -18,6 +18,15 @@ slow: $(STAMPS)/dev
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy audit_core models
+
+# A small study on synthetic wafers, from nothing to a report; stop it and start it again at will.
+DEMO := .triplecheck/studies/demo
+study-demo: $(STAMPS)/app
+	mkdir -p .triplecheck/studies
+	$(BIN)/python -m audit_core study preset demo --out $(DEMO).toml
+	$(BIN)/python -m audit_core study run $(DEMO).toml --out $(DEMO)
+	$(BIN)/python -m audit_core study export $(DEMO) --out $(DEMO).html
+	@echo "The report: $(DEMO).html; the Study page of the dashboard shows the same study."
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m tests.bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -306,18 +306,26 @@ def explain(
 
 def prove(prepared: Prepared, classifier: Classifier, bench: Workbench, report: Report = silent) -> None:
     """``Refused`` when the explainer fails its self-test on this checkpoint; tried before the first use, then kept."""
-    if prepared.explainer.reads in UNTESTED:
+    prove_on(prepared.card, prepared.spec.triple.explainer, prepared.explainer, classifier, bench, report)
+
+
+def prove_on(
+    card: ModelCard, choice: Choice, explainer: Explainer, classifier: Classifier, bench: Workbench,
+    report: Report = silent,
+) -> None:  # fmt: skip
+    """:func:`prove` without an image; choice: the explainer with all its parameters written out."""
+    if explainer.reads in UNTESTED:
         return
-    place = identity(prepared.card, prepared.spec.triple.explainer)
+    place = identity(card, choice)
     raw = examples.self_tests().get(place) or bench.store.get_json(place)
     if raw is None:
-        report(0.0, f"Self-test of {prepared.explainer.title} on {prepared.card.name}", Partial())
-        outcome = self_test(prepared.card, classifier.module, prepared.explainer)
+        report(0.0, f"Self-test of {explainer.title} on {card.name}", Partial())
+        outcome = self_test(card, classifier.module, explainer)
         bench.keep(lambda: bench.store.put_json(place, outcome.to_json()))
     else:
         outcome = Outcome(**raw)
     if not outcome.works:
-        raise Refused(f"{prepared.explainer.title} failed its self-test on {prepared.card.name}: {outcome.reason}")
+        raise Refused(f"{explainer.title} failed its self-test on {card.name}: {outcome.reason}")
 
 
 @dataclass(frozen=True)
@@ -439,7 +447,7 @@ def make_provenance(prepared: Prepared, classifier: Classifier) -> dict[str, Any
     device = classifier.device
     return {
         "triplecheck": audit_core.__version__,
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(PACKAGES),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "precision": prepared.spec.precision,
@@ -476,6 +484,11 @@ def command(spec: AuditSpec) -> str:
         if getattr(spec, name) != defaults[name].default:
             words += [f"--{name}", str(getattr(spec, name))]
     return shlex.join(words)
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed version of each package and of Python; "absent" where one is not installed."""
+    return {name: _version(name) for name in packages} | {"python": platform.python_version()}
 
 
 def _version(package: str) -> str:

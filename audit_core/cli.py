@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line as data."""
     top = _Parser(prog="python -m audit_core", description="Audit (checkpoint, explainer, fill) triples.")
-    verbs = top.add_subparsers(required=True, metavar="list|audit|verify|measure|matrix", parser_class=_Parser)
+    verbs = top.add_subparsers(required=True, metavar="list|audit|verify|measure|matrix|study", parser_class=_Parser)
     listing = verbs.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=tuple(LISTINGS))
     listing.add_argument("--json", action="store_true", help="machine-readable")
@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     measuring.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
     measuring.add_argument("--json", action="store_true", help="machine-readable")
     measuring.set_defaults(run=run_measure)
+    from audit_core.study import commands
+
+    commands.add_parsers(verbs.add_parser("study", help="many images, seeds and statistics"), _Parser)
     _matrix_parser(verbs.add_parser("matrix", help="every checkpoint x explainer x fill on a few images"))
     return top
 

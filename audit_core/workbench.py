@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Workbench:
         self.device = pick_device(device)
         self._classifiers: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
         self._cards: dict[str, ModelCard] = {}
+        self._published: dict[str, Path] = {}
         self._lock = threading.RLock()
         self.problem = ""
 
@@ -78,6 +80,8 @@ class Workbench:
         """The card of a shipped or brought checkpoint; ``UnknownName`` lists what there is."""
         if checkpoint in zoo.names():
             return zoo.card(checkpoint)
+        if checkpoint in self._published:
+            return zoo.card(self._published[checkpoint].stem, self._published[checkpoint].parent)
         with self._lock:
             if checkpoint not in self._cards:
                 raw = self.store.get_json(f"card:{checkpoint}") if checkpoint.startswith("custom:") else None
@@ -101,6 +105,8 @@ class Workbench:
     def _module(self, checkpoint: str) -> torch.nn.Module:
         if checkpoint in zoo.names():
             return zoo.load(checkpoint).module
+        if checkpoint in self._published:
+            return zoo.load(self._published[checkpoint].stem, self._published[checkpoint].parent).module
         raw, data = self.store.get_json(f"card:{checkpoint}"), self.store.get_bytes(f"weights:{checkpoint}")
         if raw is None or data is None:
             raise BadCheckpoint(f"{checkpoint} is no longer in the store; add the file again on the Checkpoints page")
@@ -140,6 +146,19 @@ class Workbench:
         self.store.put_bytes(f"weights:{reference}", data)
         kept = {"card": json.loads(loaded.card.to_json()), "options": options, "notes": list(loaded.notes)}
         self.store.put_json(f"card:{reference}", kept)
+        return reference
+
+    def open_published(self, path: Path) -> str:
+        """Open weights beside which their card stands, as ``python -m models publish`` writes them.
+
+        Returns the reference "file:ID", known to this workbench alone: it is no word that a link could carry.
+        """
+        try:
+            found = zoo.card(path.stem, path.parent)
+        except ValueError as error:
+            raise BadCheckpoint(f"{path.name}: {error}") from None
+        reference = f"file:{found.weights_sha256[:20]}"
+        self._published[reference] = path
         return reference
 
     def notes(self, checkpoint: str) -> tuple[str, ...]:

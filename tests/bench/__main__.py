@@ -15,7 +15,8 @@ from tests.bench.stage import Options
 def main() -> None:
     """Run the sections that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure what the project must reach.")
-    parser.add_argument("--only", default="1,2,3,4,5", help="1 engine, 2 rivals, 3 latency, 4 memory, 5 imputer")
+    sections = "1 engine, 2 rivals, 3 latency, 4 memory, 5 imputer, 6 study"
+    parser.add_argument("--only", default="1,2,3,4,5,6", help=sections)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, masks and audits: a look, no result")
     parser.add_argument("--threads", type=int, default=0, help="of torch, in sections 1 and 2; 0 is its own choice")
     help_clock = "cpu counts processor time: for a busy machine, with --threads 1"
@@ -56,6 +57,10 @@ def measured(sections: set[int], options: Options) -> Iterator[Row]:
         from tests.bench import imputer
 
         yield from imputer.rows(options)
+    if 6 in sections:
+        from tests.bench import throughput
+
+        yield from throughput.rows(options)
 
 
 if __name__ == "__main__":
