@@ -106,7 +106,7 @@ def test_the_demo_preset_is_written_to_the_screen(place: Path, capsys: pytest.Ca
         (("preset", "mvtec", "--data", "x"), "no checkpoint for MVTec AD"),
         (("preset", "folder", "--data", "x"), "needs your checkpoint"),
         (("import", "nowhere.csv", "--contender", "a", "--metric", "b"), "no file nowhere.csv"),
-        (("import", "tiny.toml", "--contender", "a", "--metric", "b", "--fill", "x", "--fill", "y"), "got 2 --fill and"),
+        (("import", "tiny.toml", "--contender", "a", "--metric", "b", "--fill", "x", "--fill", "y"), "got 2 --fill"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(

@@ -234,7 +234,7 @@ def _compare(
         found.append(
             (a, b, (cohen_d(*rows), hedges_g(*rows)), result, _clustered_difference(cells[a], cells[b], rng, resamples))
         )
-    adjusted = holm(np.array([result.p for *_, result, _ in found])) if found else []
+    adjusted = holm(np.array([result.p for *_, result, _ in found], dtype=float))
     return [
         Comparison(a, b, fill, r.n, d, r.d_z, g, r.mean_difference, clustered, r.p, float(p_holm), r.probability)
         for (a, b, (d, g), r, clustered), p_holm in zip(found, adjusted, strict=True)

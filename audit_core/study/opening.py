@@ -72,9 +72,9 @@ def load(measures: Sequence[Path]) -> duckdb.DuckDBPyConnection:
     label, all_correct), ``answers`` (checkpoint, unit, predicted, correct), ``runs`` (what each contender is made of).
     ``BadData`` for foreign, broken or contradictory files.
     """
-    if not measures:
-        raise BadData("the study has no results yet: no part is finished; start it or wait for the first part")
     check(measures, MEASURES)
+    if not sum(pq.read_metadata(file).num_rows for file in measures):
+        raise BadData("the study has no results yet: no part is finished; start it or wait for the first part")
     connection, values = duckdb.connect(":memory:"), {"files": addresses(measures)}
     try:
         nulls = " OR ".join(f"{name} IS NULL" for name in (*_NAMED, "family", "unit", "seed", "state")) + " OR unit < 0"

@@ -71,8 +71,8 @@ class _Process:
 
     def __init__(self, command: Sequence[str], events: Events) -> None:
         path = os.pathsep.join(filter(None, [str(CODE), os.environ.get("PYTHONPATH", "")]))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(command, **pipes, text=True, env={**os.environ, "PYTHONPATH": path})
+        environment, pipe = {**os.environ, "PYTHONPATH": path}, subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment)
         self.ready = False
         self.task: Task | None = None
         self.last: Task | None = None
@@ -99,9 +99,9 @@ class _Process:
         self._process.kill()  # parts are written whole or not at all, so there is nothing to tidy up
         code = self._process.wait()
         self._listener.join()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in filter(None, (self._process.stdin, self._process.stdout)):
             with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()
         return code
 
 

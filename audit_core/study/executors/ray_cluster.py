@@ -142,7 +142,10 @@ class _Crew:
         self._stillborn += not place.ready
         if self._stillborn >= STARTS * max(1, self._room):
             cause = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-            raise AuditError(f"{self._stillborn} workers in a row ended before they were ready; the last: {cause}")
+            raise AuditError(
+                f"{self._stillborn} workers in a row ended before they were ready ({cause.strip()}); compare "
+                "RAY_AUTH_MODE and the versions of Python and Ray on all machines, see docs/studies-at-scale.md"
+            )
 
     def _count_room(self) -> int:
         """How many workers fit on the machines that are there now."""
@@ -213,9 +216,7 @@ def _connect(ray: Any, address: str) -> None:
                 f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}); begin one with "
                 "'ray start --head', or leave the address empty"
             ) from None
-    ray.init(
-        address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=OBJECTS, **quiet
-    )
+    ray.init(address="local", num_cpus=cores(), include_dashboard=False, object_store_memory=OBJECTS, **quiet)
 
 
 @contextmanager
