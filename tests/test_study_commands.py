@@ -100,7 +100,7 @@ def test_the_demo_preset_is_written_to_the_screen(place: Path, capsys: pytest.Ca
         (("run", "tiny.toml", "--out", "x", "--executor", "cluster"), "no executor named 'cluster'"),
         (("resume", "nowhere"), "holds no study"),
         (("status", "nowhere"), "cannot be read"),
-        (("export", "nowhere", "--out", "x.docx"), ".parquet, .csv, .html or .pdf"),
+        (("export", "nowhere", "--out", "x.docx"), ".parquet, .csv, .md, .html or .pdf"),
         (("export", "nowhere", "--out", "x.csv"), "no results yet"),
         (("preset", "wm811k"), "needs --data"),
         (("preset", "mvtec", "--data", "x"), "no checkpoint for MVTec AD"),

@@ -54,7 +54,7 @@ def add_parsers(study: argparse.ArgumentParser, parser_class: type[argparse.Argu
     verify.set_defaults(run=run_verify)
     export = verbs.add_parser("export", help="tables and report of a study")
     export.add_argument("folder", type=Path, metavar="FOLDER")
-    endings = "by its ending: .parquet or .csv (all rows), .html or .pdf (report); none: a folder of two tables to ship"
+    endings = "by its ending: .parquet, .csv (rows), .md (tables), .html, .pdf (report); none: a folder to ship"
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help=endings)
     export.set_defaults(run=run_export)
     _import_parser(verbs.add_parser("import", help="the same statistics for tables made elsewhere"))
@@ -223,9 +223,13 @@ def run_export(options: argparse.Namespace) -> None:
 
     ending = options.out.suffix.lower()
     if ending in (".html", ".pdf"):
-        from audit_core.study import report
+        from audit_core.study.report import write as write_report
 
-        report.write(options.folder, options.out)
+        write_report(options.folder, options.out)
+    elif ending == ".md":
+        from audit_core.study.markdown import findings
+
+        options.out.write_text(findings(options.folder), encoding="utf-8")
     elif ending == ".parquet":
         import pyarrow.parquet as pq
 
@@ -233,11 +237,11 @@ def run_export(options: argparse.Namespace) -> None:
     elif ending == ".csv":
         runner.merged(options.folder).to_pandas().to_csv(options.out, index=False)
     elif not ending:
-        from audit_core.study import compact
+        from audit_core.study.compact import write as write_compact
 
-        compact.write(options.folder, options.out)
+        write_compact(options.folder, options.out)
     else:
-        raise InvalidParameter(f"export writes .parquet, .csv, .html or .pdf; got {options.out.name!r}")
+        raise InvalidParameter(f"export writes .parquet, .csv, .md, .html or .pdf; got {options.out.name!r}")
     sys.stderr.write(f"wrote {options.out}\n")
 
 

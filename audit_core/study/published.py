@@ -61,7 +61,7 @@ def published_marks(fill: str, ranks: Mapping[str, float]) -> tuple[PublishedMar
     published; parameters of a fill are compared as numbers, so "blur:sigma=3.0" and "blur" are "blur:sigma=3".
     """
     here = sorted((m for m in MEANS if _same(m.fill, fill) and m.contender in ranks), key=lambda m: m.rank)
-    places = [ranks[m.contender] for m in here]
+    places = sorted(ranks[m.contender] for m in here)
     return tuple(PublishedMark(place, mean, len(here)) for place, mean in zip(places, here, strict=True))
 
 

@@ -14,7 +14,7 @@ from audit_core.errors import BadData, InvalidParameter
 from audit_core.params import parameters
 from audit_core.study import report_figures, report_words
 from audit_core.study.criteria import Criteria
-from audit_core.study.published import SOURCE
+from audit_core.study.published import METRIC, SOURCE
 from audit_core.study.report_content import LISTED, Content, Ranking, gather
 from audit_core.study.report_svg import Drawing
 
@@ -52,6 +52,7 @@ def html(folder: Path, resamples: int = 2000) -> str:
         drawings=drawings,
         terms=report_words.TERMS,
         source=SOURCE,
+        comparable=comparable,
         parameters=parameters(Criteria),
         asked_for=content.criteria.to_json(),
         looks=LOOKS,
@@ -83,7 +84,7 @@ def _drawings(content: Content, ranking: Ranking) -> dict[str, Drawing]:
         front |= {ranking.view.schemes[-1].pairs[0].first, ranking.view.schemes[-1].pairs[0].second}
     look, found = report_figures.looks(content.results.contenders, tuple(front)), {}
     if ranking.view:
-        found["bump"] = report_figures.bump(ranking.view, look, f"bump-{ranking.metric}")
+        found["bump"] = report_figures.bump(ranking.view, look, f"bump-{ranking.metric}", comparable(content, ranking))
     if ranking.cells:
         fills = ranking.view.fills if ranking.view else content.results.fills_of(ranking.metric)
         found["means"] = report_figures.means(ranking.cells, fills, look, f"means-{ranking.metric}")
@@ -92,9 +93,14 @@ def _drawings(content: Content, ranking: Ranking) -> dict[str, Drawing]:
     return found
 
 
+def comparable(content: Content, ranking: Ranking) -> bool:
+    """Whether the published ranks speak of the same metric and data set."""
+    return ranking.metric == METRIC and content.study.images.dataset.partition(":")[0] == "wm811k"
+
+
 @cache
 def _template() -> Any:  # Any: jinja2.Template
-    rules = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    rules = {"autoescape": False, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), **rules)  # type: ignore[arg-type]
     made.filters |= {
         "figures": figures,

@@ -12,7 +12,7 @@ from audit_core.card import figures
 from audit_core.study.means import CellMean, CellsView
 from audit_core.study.nouns import Contender
 from audit_core.study.pairs import PairView
-from audit_core.study.published import METRIC, published_marks
+from audit_core.study.published import published_marks
 from audit_core.study.ranking import ReversalView
 from audit_core.study.report_svg import (
     FAINT,
@@ -60,10 +60,14 @@ def looks(contenders: Sequence[Contender], strong: Sequence[str]) -> dict[str, L
     return found
 
 
-def bump(view: ReversalView, look: Mapping[str, Look], name: str) -> Drawing:
-    """Rank of every contender under every fill, 1 = best on top; strong ones with the 95 % interval of their rank."""
+def bump(view: ReversalView, look: Mapping[str, Look], name: str, published: bool = False) -> Drawing:
+    """Rank of every contender under every fill, 1 = best on top; strong ones with the 95 % interval of their rank.
+
+    published: whether the printed ranks of WM-811K are drawn beside these, as hollow marks.
+    """
     scheme = view.schemes[-1]
-    figure, (axes,) = sheet(WIDTH, 1.1 + 0.21 * len(view.contenders))
+    ranked = int((~np.isnan(scheme.ranks.rank)).any(axis=1).sum())
+    figure, (axes,) = sheet(WIDTH, 1.1 + 0.21 * ranked)
     x = np.arange(len(view.fills))
     for c in sorted(range(len(view.contenders)), key=lambda c: look[view.contenders[c]].strong):
         one, ranks = look[view.contenders[c]], scheme.ranks.rank[c]
@@ -72,14 +76,14 @@ def bump(view: ReversalView, look: Mapping[str, Look], name: str) -> Drawing:
         axes.plot(x, ranks, color=one.colour, marker=one.marker, ms=5.5 if one.strong else 3.5,
                   linewidth=2.4 if one.strong else 0.9, alpha=1.0 if one.strong else 0.55)  # fmt: skip
     _bump_labels(axes, view, look)
-    if view.metric == METRIC:
+    if published:
         _published(axes, view, look)
     labels(axes, "x", list(x), [_fill_label(view, f) for f in range(len(view.fills))])
     axes.xaxis.tick_top()
-    axes.set_yticks(range(1, len(view.contenders) + 1))
+    axes.set_yticks(range(1, ranked + 1))
     axes.set_ylabel("rank (1 = best)", size=SIZE, color=MUTED)
-    axes.set_ylim(len(view.contenders) + 0.6, 0.4)
-    axes.set_xlim(-0.15, max(len(view.fills) - 1, 0.5) * 1.0 + 0.15)
+    axes.set_ylim(ranked + 0.6, 0.4)
+    axes.set_xlim(-0.15, max(len(view.fills) - 1, 0.5) + 0.15)
     axes.spines["bottom"].set_visible(False)
     axes.grid(axis="x", color=LINE, linewidth=0.8)
     title = f"Rank by {metric_title(view.metric)} under every fill"

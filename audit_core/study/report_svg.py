@@ -108,8 +108,10 @@ def _clean(root: ElementTree.Element, name: str) -> None:
                 element.set(key, f"{name}-{value}")
             elif "#" in value and (found := _NAMED.search(value)) and found.group(1) in ("url(#", "#"):
                 element.set(key, _NAMED.sub(rf"\g<1>{name}-\g<2>", value))
-            elif key == "style" and "font" in value:
-                element.set(key, re.sub(r"'DejaVu Sans'[^;]*", FONTS, value))
+        for rule in element.attrib.pop("style", "").split(";"):  # as attributes: printers read styles as HTML's
+            key, _, value = (part.strip() for part in rule.partition(":"))
+            if key:
+                element.set(key, FONTS if key == "font-family" else value)
     root.set("stroke-linejoin", "round")
     root.set("stroke-linecap", "butt")
 

@@ -26,7 +26,7 @@ def store() -> Store:
 @st.cache_resource(show_spinner=False, max_entries=1, on_release=lambda manager: manager.shutdown())
 def jobs() -> JobManager:
     """All running and waiting work."""
-    return JobManager(abandon_after=60.0)
+    return JobManager(abandon_after=180.0)  # a browser lets a hidden tab ask only once a minute
 
 
 @st.cache_resource(show_spinner="Starting the engine (first use takes some seconds) …", max_entries=1)

@@ -14,7 +14,7 @@ from audit_core.verdict import verdict
 from pages.ui import charts, machine, resources, story_words, wording
 
 STEPS = 3
-SIDE, TALL, SMALL = 480, 480, 340  # px: the heatmap, one curve, one of two curves
+SIDE, TALL, SMALL = 510, 480, 340  # px: the heatmap, one curve, one of two curves
 NOUNS = {"deletion": "removed", "insertion": "shown"}
 
 
@@ -63,6 +63,7 @@ def convincing(record: AuditRecord) -> None:
         figure = charts.heatmap(record.pixels, record.values, record.signed, 0.65, height=SIDE)
         bar = {"orientation": "h", "y": 0, "yanchor": "bottom", "thickness": 14, "title": {"side": "top"}, "nticks": 5}
         figure.update_traces(colorbar=bar)
+        figure.update_yaxes(domain=[0.16, 1])
         figure.update_layout(font={"size": 15})
         st.plotly_chart(
             figure, key="story.heatmap", theme="streamlit", config={"displayModeBar": False},

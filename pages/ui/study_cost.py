@@ -84,8 +84,11 @@ def _minutes(plan: Plan) -> None:
     made = {path.name for path in Shelf.default().root.glob(f"*/{PARTS}/measures-*.parquet")}
     missing = [task for task in plan.tasks if f"measures-{task.id}.parquet" not in made]
     if spared := len(plan.tasks) - len(missing):
-        st.caption(f"{study_words.plural(spared, 'task')} were done in an earlier study here and are taken over.")
-    if not missing or work.left(key := f"probe:{plan.study.key}:{len(missing)}"):
+        st.caption(f"Taken over from an earlier study here: {study_words.plural(spared, 'task')}.")
+    if not missing:
+        st.markdown("**Nothing is left to compute:** the study is put together in seconds.")
+        return
+    if work.left(key := f"probe:{plan.study.key}:{len(missing)}"):
         return
 
     def measure(context: jobs.JobContext) -> Estimate:

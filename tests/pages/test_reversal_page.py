@@ -160,6 +160,13 @@ def test_opens_on_the_shipped_study_with_its_headline() -> None:
     looks = reversal_looks.looks(results.contenders, manifest, "light")
     assert headline(at) == reversal_looks.worded(view.headline, looks, view.fills)
     assert set(traces(at)) == {looks[name].name for name in names}
+    table = frame(Shelf.default().folder("embedded").root).query("metric == 'deletion'")
+    ranks = table[table["contender"].isin(names)].groupby(["contender", "fill"])["value"].mean().unstack().rank()
+    for c, name in enumerate(view.contenders):
+        assert ordered(traces(at)[looks[name].name]["y"]) == ranks.loc[name, list(view.fills)].tolist()
+        band = view.schemes[-1].ranks.low[c, 0], view.schemes[-1].ranks.high[c, 0]
+        tip = traces(at)[looks[name].name]["hovertext"][0]
+        assert f"rank {ranks.loc[name, view.fills[0]]:g} [{band[0]:g}, {band[1]:g}]" in tip
 
 
 def test_one_line_per_chosen_contender_and_ranks_of_the_means(studies: Path) -> None:
@@ -343,6 +350,11 @@ def test_the_link_opens_the_same_view_again() -> None:
 
 
 def test_claims_are_written_the_way_round_that_holds_under_more_fills(studies: Path) -> None:
+    at = visit(study="planted", contender=["ViT-Tiny · rollout", "Swin-Tiny · grad-cam"])
+    claims = next(one.value for one in at.dataframe if "Claim" in one.value)
+    assert claims["Claim"].tolist() == ["ViT-Tiny · Attention Rollout is more faithful than Swin-Tiny · Grad-CAM"]
+    assert claims["Holds under"].tolist() == ["3 of 3 fills [100 %, 100 %]"]
+    assert claims["Certain"].tolist() == ["no"]
     at = visit(study="planted", contender=["ViT-Tiny · rollout", "ResNet18+CBAM · grad-cam"])
     claims = next(one.value for one in at.dataframe if "Claim" in one.value)
     assert claims["Claim"].tolist() == ["ResNet18+CBAM · Grad-CAM is more faithful than ViT-Tiny · Attention Rollout"]

@@ -320,7 +320,7 @@ def test_files_of_the_server_are_opened_for_nobody(study: Study, monkeypatch: py
 
 
 def test_the_cost_is_told_before_anything_runs() -> None:
-    at = draft(TINY)
+    at = draft(replace(TINY, curves=CurveSettings(steps=5)))
     numbers = {metric.label: metric.value for metric in at.metric}
     assert numbers["Images"] == "9"
     assert numbers["Cells"] == "2"
@@ -381,7 +381,8 @@ def test_a_visitors_study_is_found_by_its_link_alone(tiny: str) -> None:
 
 def test_what_was_computed_before_is_taken_over(tiny: str) -> None:
     at = draft(replace(TINY, title="again"))
-    assert "2 tasks were done in an earlier study" in said(at, "caption")
+    assert "Taken over from an earlier study here: 2 tasks" in said(at, "caption")
+    assert "Nothing is left to compute" in said(at, "markdown")
 
 
 def test_changed_criteria_are_told(tiny: str) -> None:
