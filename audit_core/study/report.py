@@ -100,7 +100,7 @@ def comparable(content: Content, ranking: Ranking) -> bool:
 
 @cache
 def _template() -> Any:  # Any: jinja2.Template
-    rules = {"autoescape": False, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    rules = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), **rules)  # type: ignore[arg-type]
     made.filters |= {
         "figures": figures,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 def write(table: pa.Table, path: Path) -> None:
     """Write through a temporary name of this process: a reader, or a second writer, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")  # machines may share the folder
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(path)
 
