@@ -122,7 +122,7 @@ def concluded(opened: Opened) -> None:
         st.title("This study cannot be judged.", anchor=False)
         st.info(wording.plain(str(problem)))
         return
-    sentence = story_words.concluded([one.word for one in judged], criteria.share_of_fills)
+    sentence = story_words.concluded(judged, criteria.share_of_fills)
     st.title(wording.plain(sentence), anchor=False)
     _counts(judged)
     left, right = st.columns([1, 1.15], gap="large")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from audit_core.record import AuditRecord
+from audit_core.study.judgement import Judgement
 from audit_core.study.ranking import PairReversal
 from audit_core.types import Effect
 from audit_core.verdict import verdict
@@ -57,15 +58,24 @@ def turned(pair: PairReversal | None, first: str, second: str) -> str:
     return f"In this study no reversal is certain. The likeliest: {first} leads with {wins}, {second} with {loses}."
 
 
-def concluded(words: Collection[str], share: float) -> str:
-    """Step 5; words: one verdict per contender; share: of the fills under which every control must be beaten."""
-    held, n = sum(word == "supported" for word in words), len(words)
+def concluded(judged: Sequence[Judgement], share: float) -> str:
+    """Step 5: who beats the controls under enough fills, and what became of the other checks.
+
+    share: of the fills under which every control must be beaten.
+    """
+    n, held = len(judged), sum(one.word == "supported" for one in judged)
+    beating = [one for one in judged if any(c.name == "share of fills" and c.met for c in one.criteria)]
+    fills = "every stand-in" if share == 1 else f"at least {100 * share:.0f}\u00a0% of the stand-ins"
+    what = f"maps made without a network under {fills}"
     if not n:
         return "Nothing could be judged in this study."
-    beats, passes = ("beats", "passes") if held < 2 else ("beat", "pass")
-    who = f"{held or 'None'} of {n} explanations"
-    fills = "every stand-in" if share == 1 else f"at least {100 * share:.0f}\u00a0% of the stand-ins"
-    return f"{who} {beats} maps made without a network under {fills} and {passes} every check."
+    if held:
+        return f"{held} of {n} explanations {'beats' if held == 1 else 'beat'} {what}, and every check is passed."
+    if not beating:
+        return f"None of {n} explanations beats {what}."
+    checks = [c for one in beating for c in one.unknown if not c.fill]
+    rest = "the other checks were not all measured" if checks else "none passes every other check"
+    return f"{len(beating)} of {n} explanations {'beats' if len(beating) == 1 else 'beat'} {what}, but {rest}."
 
 
 def badge(word: str) -> str:

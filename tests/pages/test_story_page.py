@@ -14,6 +14,7 @@ from study_results import checkpoint_of, write_results
 
 from audit_core.examples import examples
 from audit_core.statistics import Estimate
+from audit_core.study.judgement import Criterion, Judgement
 from audit_core.study.ranking import PairReversal
 from audit_core.types import Effect
 from audit_core.verdict import verdict
@@ -192,10 +193,26 @@ def test_sentences_claim_no_more_than_there_is() -> None:
     assert "no reversal is certain" in story_words.turned(reversal(False), "A", "B")
     sure = story_words.turned(reversal(True), "A", "B")
     assert sure == "Whose map is better? With a blend of its neighbours it is A, with fancy, k 2 it is B."
+
+
+def judgement(word: str, enough: bool, *checks: bool | None) -> Judgement:
+    share = Criterion("share of fills", enough, 0.5, None, None, 0.8, "")
+    asked = [Criterion("sanity", met, None, None, None, 0.5, "") for met in checks]
+    return Judgement("a", "f", "e", "own", word, "", (share, *asked))
+
+
+def test_the_last_sentence_tells_what_was_not_measured() -> None:
     assert story_words.concluded([], 0.8) == "Nothing could be judged in this study."
-    assert story_words.concluded(["qualified"] * 3, 1.0).startswith("None of 3 explanations beats")
-    assert "every stand-in" in story_words.concluded(["supported"], 1.0)
-    assert "at least 50\u00a0%" in story_words.concluded(["supported"] * 2, 0.5)
+    none = story_words.concluded([judgement("qualified", False)] * 3, 1.0)
+    assert none == "None of 3 explanations beats maps made without a network under every stand-in."
+    held = story_words.concluded([judgement("supported", True, True)] * 2, 0.5)
+    assert "2 of 2 explanations beat" in held
+    assert "at least 50\u00a0%" in held
+    assert "every check is passed" in held
+    unmeasured = story_words.concluded([judgement("qualified", True, None), judgement("qualified", False, None)], 0.8)
+    assert unmeasured.startswith("1 of 2 explanations beats")
+    assert unmeasured.endswith("but the other checks were not all measured.")
+    assert story_words.concluded([judgement("qualified", True, False)], 0.8).endswith("none passes every other check.")
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [(0.1, 0.2, 1), (-0.1, 0.2, 0), (-0.2, -0.1, -1), (0.0, 0.2, 0)])
