@@ -1,4 +1,4 @@
-"""What a study leaves behind: its files to take along, the command that repeats it, and where it was made."""
+"""What a study leaves behind: its report, its files, the command that repeats it, and where it was made."""
 
 from __future__ import annotations
 
@@ -34,11 +34,21 @@ def draw(name: str) -> None:
             st.download_button(
                 "Measures as Parquet", lambda: parquet(folder), "measures.parquet", key="study.parquet", **shared
             )
+            st.download_button(
+                "Report", lambda: report(folder), "report.html", "text/html", key="study.report", **shared
+            )
     st.caption("One row per image, cell and metric. On the command line the same study is")
     st.code(manifest["command"], language="bash", wrap_lines=True)
     st.caption("and this address opens it here:")
     st.code(link.address(), language=None, wrap_lines=True)
     _provenance(manifest)
+
+
+def report(folder: StudyFolder) -> bytes:
+    """The whole study as one HTML file that can be mailed; made when it is asked for."""
+    from audit_core.study.report import document  # draws with matplotlib, which the page does not need
+
+    return document(folder.root, ".html")
 
 
 def csv(folder: StudyFolder) -> bytes:

@@ -405,9 +405,12 @@ def test_the_downloads_hold_every_row(tiny: str) -> None:
         assert found["value"].sum() == pytest.approx(table["value"].sum())
     at = visit(study=tiny)
     assert [button.proto.label for button in at.get("download_button")] == [
-        "study.toml", "manifest.json", "Measures as CSV", "Measures as Parquet",
+        "study.toml", "manifest.json", "Measures as CSV", "Measures as Parquet", "Report",
     ]  # fmt: skip
     assert any("study run study.toml" in code.value for code in at.code)
+    page = study_files.report(folder).decode()
+    assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
+    assert folder.study().title in page
 
 
 def test_a_cancelled_study_keeps_what_it_has_and_can_be_resumed() -> None:
