@@ -74,7 +74,8 @@ def test_home_shows_a_finished_audit_and_leads_on(visitor: Any) -> None:
 
 
 LANDMARKS = {"": "How to read this", "spot_audit": "Take it along", "compare": "The curves in one chart",
-             "checkpoints": "Add a custom checkpoint", "methods": "Grad-CAM++"}  # fmt: skip
+             "checkpoints": "Add a custom checkpoint", "methods": "Grad-CAM++", "study": "Run and browse",
+             "reversal": "Do the fills agree?"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["compare", "checkpoints", "methods"])
@@ -217,3 +218,31 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(arrive: Callable[..
         corner = Image.open(io.BytesIO(someone.page.screenshot())).convert("L").getpixel((5, 500))
         assert (corner < 80) == (scheme == "dark"), path
     someone.fine()
+
+
+def test_a_ranking_is_seen_to_turn_over_and_taken_along(visitor: Any) -> None:
+    """Rank reversal opens on the shipped study; another metric gives another sentence; the address keeps it."""
+    visitor.open("reversal")
+    visitor.says("Two contenders, fill by fill")
+    first = visitor.page.locator("main").inner_text()
+    visitor.pick("reversal.metric", "SRG")
+    visitor.until("another ranking", lambda: "metric=srg" in visitor.page.url)
+    visitor.settle()
+    visitor.until("another text", lambda: visitor.page.locator("main").inner_text() != first)
+    visitor.fine()
+    visitor.open("study")
+    visitor.says("Native-readout audit on held-out WM-811K maps")
+    report = visitor.download("Report").decode()
+    assert "<script src" not in report
+    assert "ViT-Tiny" in report
+    visitor.fine()
+
+
+def test_the_story_is_walked_with_the_arrow_keys(visitor: Any) -> None:
+    visitor.open("story")
+    for step in range(2, 6):
+        visitor.page.keyboard.press("ArrowRight")
+        visitor.says(f"{step} of 5")
+    visitor.page.keyboard.press("ArrowLeft")
+    visitor.says("4 of 5")
+    visitor.fine()
