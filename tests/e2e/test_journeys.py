@@ -231,7 +231,7 @@ def test_a_ranking_is_seen_to_turn_over_and_taken_along(visitor: Any) -> None:
     visitor.until("another text", lambda: visitor.page.locator("main").inner_text() != first)
     visitor.fine()
     visitor.open("study")
-    visitor.says("Native-readout audit on held-out WM-811K maps")
+    visitor.says("Run and browse")
     report = visitor.download("Report").decode()
     assert "<script src" not in report
     assert "ViT-Tiny" in report
@@ -240,7 +240,10 @@ def test_a_ranking_is_seen_to_turn_over_and_taken_along(visitor: Any) -> None:
 
 def test_the_story_is_walked_with_the_arrow_keys(visitor: Any) -> None:
     visitor.open("story")
+    visitor.says("1 of 5")
+    visitor.page.wait_for_timeout(1500)  # a person looks first; the keys listen by then
     for step in range(2, 6):
+        visitor.settle()
         visitor.page.keyboard.press("ArrowRight")
         visitor.says(f"{step} of 5")
     visitor.page.keyboard.press("ArrowLeft")
