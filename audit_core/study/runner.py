@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from audit_core.errors import BadData
 from audit_core.study import tables
+from audit_core.study.cost import work
 from audit_core.study.definition import Study
 from audit_core.study.engine import perform
 from audit_core.study.executors import EXECUTORS, Executor
@@ -79,7 +80,7 @@ class _Watch:
     """Counts what ended and says how long the rest will take."""
 
     def __init__(self, plan: Plan, missing: Sequence[Task], report: Report) -> None:
-        self._work = {task.id: _work(task) for task in plan.tasks}
+        self._work = {task.id: work(task) for task in plan.tasks}
         self._names = {task.id: f"{task.checkpoint} · {task.explainer}" for task in plan.tasks}
         self._before = len(plan.tasks) - len(missing)
         self._spared = sum(self._work.values()) - sum(self._work[task.id] for task in missing)
@@ -109,11 +110,6 @@ class _Watch:
         )
         self._report(here)
         return here
-
-
-def _work(task: Task) -> int:
-    """A backward pass costs about two forwards."""
-    return task.forwards + 2 * task.backwards
 
 
 @dataclass(frozen=True)

@@ -248,4 +248,5 @@ def test_the_story_is_walked_with_the_arrow_keys(visitor: Any) -> None:
         visitor.says(f"{step} of 5")
     visitor.page.keyboard.press("ArrowLeft")
     visitor.says("4 of 5")
+    assert visitor.page.get_by_text("5 of 5").count() == 0
     visitor.fine()
