@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 import shutil
 import sys
@@ -335,26 +334,3 @@ def test_limits_speak_of_what_is_missing(folder: Path) -> None:
 )
 def test_shares_never_say_more_than_they_are(value: float, expected: str) -> None:
     assert report_words.share(value) == expected
-
-
-@pytest.mark.e2e
-def test_opens_offline_in_chromium(made: str, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium on the path")
-    path = tmp_path / "report.html"
-    path.write_text(made, encoding="utf-8")
-    asked, errors, state = [], [], random.getstate()
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
-    random.setstate(state)  # Playwright draws from it
-    assert asked == [path.as_uri()]
-    assert not errors
-    assert wide <= 390
