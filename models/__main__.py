@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models import zoo
-from models.architectures import ARCHITECTURES, Recipe
-from models.training import Trainer, balanced_recipe, new_run, print_line
+from models.architectures import ARCHITECTURES, Architecture
+from models.pictures import SOURCES, Pictures, is_picture_source, read_pictures, stratified
+from models.runs import TrainingData
+from models.training import Run, Trainer, balanced_recipe, new_run, picture_recipe, picture_run, print_line
 from models.wafers import ENCODINGS, WaferMaps, join, read_npz, split_validation, write_npz
 
 
@@ -27,20 +32,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line as data."""
-    top = argparse.ArgumentParser(prog="python -m models", description="Train and describe the wafer checkpoints.")
+    top = argparse.ArgumentParser(prog="python -m models", description="Train and describe checkpoints.")
     verbs = top.add_subparsers(required=True, metavar="train|publish|held-out|list")
     train = verbs.add_parser("train", help="train one family; stop and start again at will")
     train.add_argument("--model", required=True, choices=sorted(ARCHITECTURES), help="definition in the zoo")
-    train.add_argument("--data", required=True, nargs="+", help="npz files of wafer maps to train on")
-    train.add_argument("--val", required=True, help="npz file whose even positions choose the checkpoint")
+    train.add_argument("--data", required=True, nargs="+", help=f"npz files of wafer maps, or pictures: {SOURCES}")
+    train.add_argument("--val", help="wafer maps: npz file whose even positions choose the checkpoint")
     train.add_argument("--out", required=True, type=Path, help="folder of the run")
     train.add_argument("--seed", type=int, default=42, help="initialisation, order, augmentation (default 42)")
-    train.add_argument("--recipe", choices=("paper", "balanced"), default="paper", help="default: the paper's")
-    train.add_argument("--encoding", choices=tuple(ENCODINGS), default="three-level")
-    train.add_argument("--epochs", type=int, help="default: the recipe's (balanced: 20)")
+    train.add_argument("--recipe", choices=("paper", "balanced"), help="wafer maps only (default: the paper's)")
+    train.add_argument("--encoding", choices=tuple(ENCODINGS), help="wafer maps only (default: three-level)")
+    train.add_argument("--images", type=int, help="pictures only: as many, evenly from all classes (default: all)")
+    train.add_argument("--epochs", type=int, help="default: the recipe's (balanced and pictures: 20)")
     train.add_argument("--epoch-images", type=int, default=0, help="images drawn per epoch (default: all)")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop after the epoch that passes this")
-    train.add_argument("--save-every", type=int, default=0, help="also keep a checkpoint every N steps")
+    train.add_argument(
+        "--save-every",
+        default="0",
+        metavar="N|log:K",
+        help="also keep a checkpoint every N steps, or about K spaced evenly in log(step), first and last included",
+    )
+    train.add_argument("--half", action="store_true", help="keep those checkpoints as float16")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     train.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -81,7 +93,8 @@ def run_list(options: argparse.Namespace) -> None:
         sys.stdout.write(measured_table())
         return
     for entry in ARCHITECTURES.values():
-        count = sum(p.numel() for p in entry.build(9, 1).parameters())
+        with torch.device("meta"):
+            count = sum(p.numel() for p in entry.build(9, 1).parameters())
         sys.stdout.write(f"{entry.name:24}{count:>12,}  {entry.narrowed or 'full size'}\n")
 
 
@@ -108,33 +121,80 @@ def measured_table() -> str:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Read the maps, cut the validation file, train."""
+    """Read the wafer maps or the pictures, train."""
     if options.threads:
         torch.set_num_threads(options.threads)
     architecture = ARCHITECTURES[options.model]
-    train, early = training_maps(options.data, options.val)
-    recipe: Recipe = architecture.paper
-    if options.recipe == "balanced":
-        recipe = balanced_recipe(architecture, options.epochs or 20, options.epoch_images)
-    elif options.epochs or options.epoch_images:
-        from dataclasses import replace
-
-        recipe = replace(recipe, epochs=options.epochs or recipe.epochs, epoch_images=options.epoch_images)
-    run = new_run(architecture, recipe, options.seed, options.encoding, train)
+    prepare = prepare_pictures if is_picture_source(options.data[0]) else prepare_wafers
+    run, train, scoring = prepare(options, architecture)
+    run = replace(run, save_every=options.save_every, half=options.half, command=command_of(options))
     trainer = Trainer(
         architecture,
         run,
         train,
-        early,
+        scoring,
         options.out,
         torch.device(options.device),
-        options.save_every,
         print_line,
         options.bf16,
         options.minutes,
     )
-    best = trainer.fit()
-    sys.stdout.write(f"best {recipe.metric} on the early-stopping half: {best:.4f} ({options.out}/best.safetensors)\n")
+    best, where = trainer.fit(), "test split" if isinstance(train, Pictures) else "early-stopping half"
+    sys.stdout.write(f"best {run.recipe.metric} on the {where}: {best:.4f} ({options.out}/best.safetensors)\n")
+
+
+def prepare_wafers(options: argparse.Namespace, architecture: Architecture) -> tuple[Run, WaferMaps, WaferMaps]:
+    """(run, training maps, early-stopping half) as the options say."""
+    if not options.val:
+        raise ValueError("wafer maps need a file that chooses the checkpoint; give it as --val FILE.npz")
+    if options.images:
+        raise ValueError("--images draws from pictures; for wafer maps give --epoch-images")
+    train, early = training_maps(options.data, options.val)
+    recipe = architecture.paper
+    if options.recipe == "balanced":
+        recipe = balanced_recipe(architecture, options.epochs or 20, options.epoch_images)
+    elif options.epochs or options.epoch_images:
+        recipe = replace(recipe, epochs=options.epochs or recipe.epochs, epoch_images=options.epoch_images)
+    run = new_run(architecture, recipe, options.seed, options.encoding or "three-level", train)
+    scored = f"even positions of {options.val} ({len(early)} maps)"
+    data = TrainingData(" ".join(options.data), len(train), train.digest, scored)
+    return replace(run, data=data), train, early
+
+
+def prepare_pictures(options: argparse.Namespace, architecture: Architecture) -> tuple[Run, Pictures, Pictures]:
+    """(run, training pictures, test pictures) as the options say; a subset is the same one for every seed."""
+    if len(options.data) > 1:
+        raise ValueError(f"pictures come from one source, got {len(options.data)}; name one of {SOURCES}")
+    if options.val or options.recipe or options.encoding:
+        raise ValueError("--val, --recipe and --encoding are for wafer maps; leave them out for pictures")
+    source = options.data[0]
+    train, test = read_pictures(source, "train"), read_pictures(source, "test")
+    if options.images is not None:
+        train = stratified(train, options.images // len(train.classes), np.random.default_rng(0))
+    recipe = picture_recipe(architecture, options.epochs or 20, options.epoch_images, source.startswith("cifar10"))
+    scored = f"{test.name} ({len(test)} pictures): it scores every checkpoint and chooses best.safetensors"
+    data = TrainingData(source, len(train), train.digest, scored)
+    return replace(picture_run(architecture, recipe, options.seed, train), data=data), train, test
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The line that repeats a run: every option that can change what is learned or kept."""
+    words = ["python", "-m", "models", "train", "--model", options.model, "--data", *options.data]
+    for name in (
+        "val",
+        "out",
+        "seed",
+        "recipe",
+        "encoding",
+        "images",
+        "epochs",
+        "epoch_images",
+        "save_every",
+        "threads",
+    ):
+        if (value := getattr(options, name)) not in (None, 0, "0") or name == "seed":
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words + [f"--{flag}" for flag in ("half", "bf16") if getattr(options, flag)])
 
 
 def run_publish(options: argparse.Namespace) -> None:

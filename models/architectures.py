@@ -1,4 +1,4 @@
-"""The four wafer families at full and compact size: builders, feature layers, readout and training recipe."""
+"""The zoo: four wafer families at full and compact size, and networks for small pictures, each with its recipe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from models.cards import FeatureLayer
 from models.nets.resnet_cbam import ResNet18Cbam
+from models.nets.small_resnet import SmallResNet, resnet50_pictures
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class Recipe:
     epochs: int
     schedule: str  # "plateau" (halve when validation loss stalls for 5 epochs), "cosine" or "one-cycle"
     patience: int  # epochs without a better score before stopping
-    metric: str  # validation score that chooses the checkpoint: "balanced_accuracy" or "macro_f1"
+    metric: str  # validation score that chooses the checkpoint: "balanced_accuracy", "macro_f1" or "accuracy"
     class_weights: bool = True  # n / (K * n_c) in the loss
     sampling: str = "natural"  # or "square-root": class c is drawn in proportion to sqrt(n_c)
-    augmentation: str = "paper"  # or "wafer": quarter turns, flips, any rotation, shifts, die flips
+    # "paper"; "wafer": quarter turns, flips, any rotation, shifts, die flips; pictures: "shift" or "shift+flip"
+    augmentation: str = "paper"
     averaging: float = 0.0  # decay of the exponential moving average of the weights; 0 = off
     label_smoothing: float = 0.0
     epoch_images: int = 0  # images drawn per epoch; 0 = all of them
@@ -39,7 +41,7 @@ TRANSFORMER_PAPER = Recipe("adamw", 3e-4, 0.05, 64, 100, "cosine", 20, "macro_f1
 
 @dataclass(frozen=True)
 class Architecture:
-    """A definition in the zoo: how to build it and where its features are read."""
+    """A definition in the zoo: how to build it and where its features are read, at ``input_size`` pixels a side."""
 
     name: str
     family: str
@@ -49,8 +51,9 @@ class Architecture:
     attention: str
     narrowed: str  # what is smaller than the full-size definition, in words; "" for full size
     paper: Recipe
-    learning_rate: float = 2e-3  # of the ``balanced`` recipe, as is the next
+    learning_rate: float = 2e-3  # of the ``balanced`` recipe, as is the next; and of the one for pictures
     token_dropout: float = 0.0
+    input_size: int = 64
 
 
 def _vit(dim: int, depth: int, heads: int, dropout: float = 0.0) -> Callable[[int, int], nn.Module]:
@@ -112,6 +115,13 @@ def _resnet(width: int) -> Callable[[int, int], nn.Module]:
     return build
 
 
+def _small_resnet(width: int, strides: tuple[int, int, int]) -> Callable[[int, int], nn.Module]:
+    def build(num_classes: int, in_chans: int) -> nn.Module:
+        return SmallResNet(num_classes, in_chans, width, strides)
+
+    return build
+
+
 def _vit_layers(depth: int) -> tuple[FeatureLayer, ...]:
     blocks = [FeatureLayer(f"block{i + 1}", f"blocks.{i}", "tokens", (16, 16), 1) for i in range(depth - 1)]
     # The last block's class token alone feeds the head, so its patch outputs get no gradient: read its first norm.
@@ -123,6 +133,45 @@ _SWIN_LAYERS = tuple(FeatureLayer(f"stage{i + 1}", f"layers.{i}", "NHWC", g) for
 _RESNET_LAYERS = tuple(FeatureLayer(f"stage{i + 1}", f"cbam{i + 1}", "NCHW", g) for i, g in enumerate(_GRIDS))
 _DENSE_LAYERS = tuple(
     FeatureLayer(f"stage{i + 1}", f"features.denseblock{i + 1}", "NCHW", g) for i, g in enumerate(_GRIDS)
+)
+# For small pictures; as everywhere, features are read on grids of at most a quarter of the input's side.
+_PICTURE_ENTRIES = (
+    Architecture(
+        "digits_resnet",
+        "SmallResNet",
+        _small_resnet(16, (1, 2, 2)),
+        (FeatureLayer("stage1", "block2", "NCHW", (8, 8)), FeatureLayer("stage2", "block3", "NCHW", (4, 4))),
+        "global average pool",
+        "none",
+        "three blocks of widths 16-32-64 for 32x32 pictures (the smallest of its family)",
+        CNN_PAPER,
+        learning_rate=3e-3,
+        input_size=32,
+    ),
+    Architecture(
+        "mnist_resnet",
+        "SmallResNet",
+        _small_resnet(24, (1, 2, 1)),
+        (FeatureLayer("stage1", "block3", "NCHW", (7, 7)),),
+        "global average pool",
+        "none",
+        "three blocks of widths 24-48-96 for 28x28 pictures, last map 7x7",
+        CNN_PAPER,
+        learning_rate=3e-3,
+        input_size=28,
+    ),
+    Architecture(
+        "resnet50_pictures",
+        "ResNet50",
+        resnet50_pictures,
+        tuple(FeatureLayer(f"stage{i + 1}", f"layer{i + 2}", "NCHW", g) for i, g in enumerate(_GRIDS[1:])),
+        "global average pool",
+        "none",
+        "stem 7x7 with max pool -> 3x3 without, for 28 to 32 px pictures (full width and depth)",
+        CNN_PAPER,
+        learning_rate=1e-3,
+        input_size=32,
+    ),
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -211,5 +260,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "growth rate 32 -> 12 (121 layers in blocks of 6-12-24-16, 2x2 last stage as at full size)",
             CNN_PAPER,
         ),
+        *_PICTURE_ENTRIES,
     )
 }

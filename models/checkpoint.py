@@ -436,9 +436,9 @@ def _inferred(
         in_chans = stem.shape[1] if stem is not None and known else declared.get("input_size", (1,))[0]
         notes.append(f"in_chans={in_chans} " + ("read off the first convolution" if known else "assumed"))
     if img_size is None:
-        own = 64 if arch in ARCHITECTURES else declared.get("input_size", (3, 224, 224))[-1]
+        own = declared.get("input_size", (3, 224, 224))[-1]
         embedded = _image_side(outline, tuple(state["pos_embed"].shape)) if "pos_embed" in state else 0
-        img_size = own if arch in ARCHITECTURES else embedded or own
+        img_size = ARCHITECTURES[arch].input_size if arch in ARCHITECTURES else embedded or own
         notes.append(f"img_size={img_size} " + ("read off the position embedding" if embedded else "assumed"))
     return int(num_classes), int(in_chans), int(img_size), tuple(notes)
 

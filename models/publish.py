@@ -18,7 +18,7 @@ from models.architectures import ARCHITECTURES, Architecture, Recipe
 from models.cards import Evaluation, ModelCard
 from models.checkpoint import read_state
 from models.scores import evaluate
-from models.training import SIZE, Run, balanced_recipe, save_weights
+from models.training import Run, balanced_recipe, save_weights
 from models.wafers import WaferMaps, encode, join, read_npz, split_validation, stack
 from models.zoo import WEIGHTS, Loaded, load
 
@@ -55,8 +55,8 @@ def read_run(folder: Path) -> Run:
     """The run that ``folder`` holds; ``ValueError`` when there is none or it was not written by ``train``."""
     try:
         raw = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        run = Run(**{**raw, "recipe": Recipe(**raw["recipe"])})
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        run = Run.from_json(raw)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no training run ({error}); give the --out folder of train") from None
     if run.architecture not in ARCHITECTURES:
         raise ValueError(f"{folder} was trained on {run.architecture!r}, which is no longer in the zoo")
@@ -104,11 +104,11 @@ def describe_run(run: Run, name: str, source: Source, progress: str) -> ModelCar
         name=name,
         family=entry.family,
         architecture=entry.name,
-        input_size=(SIZE, SIZE),
+        input_size=(entry.input_size, entry.input_size),
         channels=1,
         encoding=run.encoding,
-        mean=(run.mean,),
-        std=(run.std,),
+        mean=run.mean,
+        std=run.std,
         classes=source.train.classes,
         feature_layers=entry.feature_layers,
         readout=entry.readout,
