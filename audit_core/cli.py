@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line as data."""
     top = _Parser(prog="python -m audit_core", description="Audit (checkpoint, explainer, fill) triples.")
-    verbs = top.add_subparsers(required=True, metavar="list|audit|verify|measure|matrix|study", parser_class=_Parser)
+    metavar = "list|audit|verify|measure|matrix|study|i2x"
+    verbs = top.add_subparsers(required=True, metavar=metavar, parser_class=_Parser)
     listing = verbs.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", choices=tuple(LISTINGS))
     listing.add_argument("--json", action="store_true", help="machine-readable")
@@ -60,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     from audit_core.study import commands
 
     commands.add_parsers(verbs.add_parser("study", help="many images, seeds and statistics"), _Parser)
+    from audit_core.i2x import commands as i2x
+
+    i2x.add_parsers(verbs.add_parser("i2x", help="how a model came to look there, from its checkpoints"), _Parser)
     _matrix_parser(verbs.add_parser("matrix", help="every checkpoint x explainer x fill on a few images"))
     return top
 

@@ -1,0 +1,163 @@
+"""Command line of I2X: ``python -m audit_core i2x prototypes|trajectory|explain|finetune RUN``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from audit_core.errors import InvalidParameter
+
+
+def add_parsers(i2x: argparse.ArgumentParser, parser_class: type[argparse.ArgumentParser]) -> None:
+    """Hang the verbs below ``i2x``."""
+    verbs = i2x.add_subparsers(required=True, metavar="prototypes|trajectory|explain|finetune",
+                               parser_class=parser_class)  # fmt: skip
+    told = {
+        "prototypes": "what the final model sees: prototypes, their sizes and most typical places",
+        "trajectory": "intensity of every prototype and confidence of every class over the checkpoints",
+        "explain": "beta per transition, roles of the prototypes, competition of the classes",
+        "finetune": "fine-tune without an uncertain prototype, beside controls, and measure the effect",
+    }
+    for name, words in told.items():
+        verb = verbs.add_parser(name, help=words)
+        _shared(verb)
+        if name in ("explain", "finetune"):
+            verb.add_argument("--pair", metavar="A,B", help="two classes by name; default: the most confused pair")
+        if name == "finetune":
+            _finetune(verb)
+        verb.set_defaults(run=run_verb, verb=name)
+
+
+def _shared(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="RUN", help="folder of checkpoints (models train --save-every)")
+    verb.add_argument("--data", default="", help="registered data set, as mnist:path=FOLDER; default: the run's own")
+    verb.add_argument("--split", default="train")
+    verb.add_argument("--per-class", type=int, default=0, help="images of each class, 0 for all")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the analysis")
+    verb.add_argument("--arch", default="", help="architecture, for a folder without run.json")
+    verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                      help="a setting of the analysis, as prototypes=32; may be repeated")  # fmt: skip
+    verb.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
+    verb.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def _finetune(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--prototype", type=int, help="the one to leave out; default: the most uncertain of the pair")
+    verb.add_argument("--share", type=float, default=0.0, help="of an image's locations above which it is held")
+    verb.add_argument("--only-pair", action="store_true", help="remove images of the two classes only")
+    verb.add_argument("--test", default="", help="data set that is measured on; default: --data")
+    verb.add_argument("--test-split", default="test")
+    verb.add_argument("--repeats", type=int, default=5)
+    verb.add_argument("--from-step", type=int, help="checkpoint to start from; default: the last")
+    verb.add_argument("--learning-rate", type=float, default=1e-3)
+
+
+def run_verb(options: argparse.Namespace) -> None:
+    """Open run and images, make what is missing, and print."""
+    from tqdm import tqdm
+
+    from audit_core.i2x import analysis, commands_text
+    from audit_core.i2x.runs import Facts, open_run
+    from audit_core.i2x.sample import open_sample
+
+    run = open_run(options.folder, Facts(options.arch) if options.arch else None)
+    data = options.data or run.data
+    if not data:
+        raise InvalidParameter(f"{run.name} does not say what it was trained on; give --data, as digits")
+    settings = parse_settings(options.set)
+    sample = open_sample(data, options.split, run.final().card, options.per_class)
+    with tqdm(total=100, disable=None, unit="%", leave=False) as bar:
+
+        def report(share: float, message: str) -> None:
+            bar.set_description(message, refresh=False)
+            bar.update(round(100 * share) - bar.n)
+
+        if options.verb == "prototypes":
+            found = analysis.prototypes_of(run, sample, settings, options.out, options.device, report)
+            words = commands_text.prototypes(found, sample)
+        else:
+            source = f"{data}:{options.split}"
+            made = analysis.analyse(run, sample, settings, options.out, source, options.device, report)
+            tell: Callable[..., dict[str, Any]] = commands_text.trajectory
+            words = tell(made) if options.verb == "trajectory" else {}
+            if options.verb == "explain":
+                words = commands_text.explanation(made, parse_pair(options.pair, made.classes))
+            if options.verb == "finetune":
+                words = _compare(options, run, made, sample, data, report)
+    words["broken"] = [list(entry) for entry in run.broken]
+    sys.stdout.write(json.dumps(words) + "\n" if options.json else commands_text.lines(words))
+
+
+def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data: str, report: Any) -> dict[str, Any]:
+    """Curate, fine-tune and measure; Any: see :func:`run_verb`."""
+    from audit_core.i2x import commands_text
+    from audit_core.i2x.curation import Curation
+    from audit_core.i2x.explanation import confused, pair_roles
+    from audit_core.i2x.finetune import Comparison, compare
+    from audit_core.i2x.sample import open_sample
+    from models.finetuning import FineTuning
+
+    start = run.classifier(options.from_step if options.from_step is not None else run.steps[-1], options.device)
+    test = open_sample(options.test or data, options.test_split, start.card)
+    pair = parse_pair(options.pair, made.classes) or confused(made.trajectory.confusion())
+    prototype = options.prototype
+    if prototype is None:
+        roles = pair_roles(made.pushes(made.of_classes(*pair)), made.present, made.trajectory.labels, pair)
+        prototype = roles[0].prototype
+    try:
+        recipe = FineTuning(options.learning_rate)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    if not 1 <= options.repeats <= 100:
+        raise InvalidParameter(f"--repeats must be in [1, 100], got {options.repeats}")
+    comparison = Comparison(
+        Curation(prototype, options.share, pair if options.only_pair else ()), pair, recipe, options.repeats,
+        made.settings.seed,
+    )  # fmt: skip
+    folder = options.out / "fine-tuning"
+    outcomes = compare(start, sample, made.trajectory.shares, test, comparison, folder, report)
+    return commands_text.comparison(outcomes, comparison, made.classes, len(test))
+
+
+def parse_settings(words: list[str]) -> Any:
+    """Settings from NAME=VALUE words, each typed as its default is; Any: :class:`Settings`, imported late."""
+    from audit_core.i2x.settings import Settings
+
+    kinds = {field.name: field.default for field in dataclasses.fields(Settings)}
+    raw: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidParameter(f"--set takes NAME=VALUE, got {word!r}")
+        default = kinds.get(name, "")
+        try:
+            raw[name] = _typed(value, default)
+        except ValueError:
+            raise InvalidParameter(f"{name} takes a value like {default!r}, got {value!r}") from None
+    return Settings.parse(raw)
+
+
+def _typed(value: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if value not in ("true", "false"):
+            raise ValueError(value)
+        return value == "true"
+    if isinstance(default, tuple):
+        return tuple(int(part) for part in value.split("+"))
+    return type(default)(value)
+
+
+def parse_pair(words: str | None, classes: tuple[str, ...]) -> tuple[int, int] | None:
+    """Indices of two different classes named ``A,B``; None where none are named."""
+    if not words:
+        return None
+    names = [name.strip() for name in words.split(",")]
+    if len(names) != 2 or names[0] == names[1] or not set(names) <= set(classes):
+        raise InvalidParameter(f"--pair takes two different classes of {', '.join(classes)}; got {words!r}")
+    a, b = sorted(classes.index(name) for name in names)
+    return a, b

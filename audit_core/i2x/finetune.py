@@ -1,0 +1,220 @@
+"""Does curation help? Fine-tuning strategies of one or two epochs, repeated, each beside controls.
+
+Li et al. 2026 (arXiv 2603.10234) compare full, curated and their sequences; what a removal of as many random images, or
+of another prototype's images, would have done is ours. What is finished is kept, so an interrupted comparison goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from audit_core.classifier import Classifier
+from audit_core.i2x.curation import CURATED, FULL, OTHER_PROTOTYPE, RANDOM, Curation, training_sets
+from audit_core.i2x.sample import Sample
+from audit_core.keys import key
+from models.finetuning import FineTuning, fine_tune
+from models.training import save_weights
+
+#: Training sets one epoch after the other; a strategy is written as its sets joined by an arrow.
+STRATEGIES: tuple[tuple[str, ...], ...] = (
+    (FULL,),
+    (CURATED,),
+    (RANDOM,),
+    (OTHER_PROTOTYPE,),
+    (FULL, FULL),
+    (CURATED, CURATED),
+    (CURATED, FULL),
+    (RANDOM, FULL),
+    (OTHER_PROTOTYPE, FULL),
+)
+VERSION = 1
+
+Report = Callable[[float, str], None]
+
+
+def words(strategy: Sequence[str]) -> str:
+    """ "curated → full"."""
+    return " → ".join(strategy)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: curation, recipe, repeats, and the pair of classes (indices) whose confusions are counted."""
+
+    curation: Curation
+    pair: tuple[int, int]
+    recipe: FineTuning = field(default_factory=FineTuning)
+    repeats: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One strategy in one repeat, measured on the test images.
+
+    trained: images of the last epoch's set; accuracy: in [0, 1], higher is better; confusions: test images of either
+    class of the pair taken for the other, lower is better; confusion: int (classes, classes), true class by row.
+    """
+
+    strategy: str
+    repeat: int
+    trained: int
+    accuracy: float
+    confusions: int
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def compare(
+    classifier: Classifier,
+    train: Sample,
+    shares: np.ndarray,
+    test: Sample,
+    comparison: Comparison,
+    folder: Path,
+    report: Report = lambda share, message: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """Fine-tune copies of ``classifier`` by every strategy, ``comparison.repeats`` times; returns all outcomes.
+
+    shares: location shares of the prototypes in the training images (n, K). Repeats differ in the order of the images
+    and in what the controls remove; within a repeat all strategies see the same orders. Each outcome is written to
+    ``folder`` as soon as it is there; run again, what is there is not computed again, and the numbers are the same.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = key(kind="i2x fine-tuning", version=VERSION, weights=classifier.card.weights_sha256, train=train.digest,
+                   test=test.digest, shares=shares, comparison=dataclasses.asdict(comparison))[:16]  # fmt: skip
+    found: list[Outcome] = []
+    total = len(STRATEGIES) * comparison.repeats
+    for repeat in range(comparison.repeats):
+        rng = np.random.default_rng([comparison.seed, repeat])
+        sets = training_sets(shares, train.labels, comparison.curation, rng)
+        for strategy in STRATEGIES:
+            if stop():
+                return found
+            if not set(strategy) <= set(sets):
+                continue  # no other prototype could be removed
+            path = folder / f"{identity}-{repeat}-{'-'.join(strategy).replace(' ', '_')}.json"
+            report(len(found) / total, f"repeat {repeat + 1} of {comparison.repeats}: {words(strategy)}")
+            outcome = _read(path)
+            if outcome is None:
+                tell = _within(report, len(found), total, f"repeat {repeat + 1}: {words(strategy)}")
+                outcome = _one(classifier, train, sets, test, comparison, strategy, repeat, path, tell)
+            found.append(outcome)
+        for path in folder.glob(f"{identity}-{repeat}-*.safetensors"):
+            path.unlink()
+    report(1.0, "done")
+    return found
+
+
+def _within(report: Report, done: int, total: int, message: str) -> Callable[[float], None]:
+    return lambda share: report((done + share) / total, message)
+
+
+def _one(
+    classifier: Classifier,
+    train: Sample,
+    sets: Mapping[str, np.ndarray],
+    test: Sample,
+    comparison: Comparison,
+    strategy: tuple[str, ...],
+    repeat: int,
+    path: Path,
+    report: Callable[[float], None],
+) -> Outcome:
+    """Train the strategy's last epoch on top of the one before, which is taken from disk or made first."""
+    tuned = _trained(classifier, train, sets, comparison, strategy, repeat, path.parent, path.name[:16], report)
+    logits = _predict(classifier, tuned, test)
+    count = len(test.classes)
+    taken = logits.argmax(1).numpy()
+    confusion = np.bincount(test.labels * count + taken, minlength=count * count).reshape(count, count)
+    a, b = comparison.pair
+    outcome = Outcome(
+        words(strategy),
+        repeat,
+        int(sets[strategy[-1]].sum()),
+        float((taken == test.labels).mean()),
+        int(confusion[a, b] + confusion[b, a]),
+        tuple(tuple(int(n) for n in row) for row in confusion),
+    )
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
+    temporary.replace(path)
+    return outcome
+
+
+def _trained(
+    classifier: Classifier,
+    train: Sample,
+    sets: Mapping[str, np.ndarray],
+    comparison: Comparison,
+    strategy: tuple[str, ...],
+    repeat: int,
+    folder: Path,
+    identity: str,
+    report: Callable[[float], None],
+) -> nn.Module:
+    """A copy of the model after the epochs of ``strategy``; the weights of a first epoch are kept for its sequels."""
+    weights = folder / f"{identity}-{repeat}-{strategy[0].replace(' ', '_')}.safetensors"
+    if len(strategy) == 1 or not weights.is_file():
+        module = _copy(classifier)
+        _epoch(classifier, module, train, sets[strategy[0]], comparison, repeat, 0, report)
+        save_weights(weights, module.state_dict())
+    if len(strategy) == 1:
+        return module
+    module = _copy(classifier)
+    module.load_state_dict(load_file(weights))
+    _epoch(classifier, module, train, sets[strategy[1]], comparison, repeat, 1, report)
+    return module
+
+
+def _copy(classifier: Classifier) -> nn.Module:
+    with classifier.lock:
+        module = copy.deepcopy(classifier.module)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    return module
+
+
+def _epoch(
+    classifier: Classifier,
+    module: nn.Module,
+    train: Sample,
+    keep: np.ndarray,
+    comparison: Comparison,
+    repeat: int,
+    epoch: int,
+    report: Callable[[float], None],
+) -> None:
+    chosen = torch.from_numpy(np.flatnonzero(keep))
+    seed = int(np.random.default_rng([comparison.seed, repeat, epoch]).integers(2**31))
+    fine_tune(
+        module,
+        lambda places: classifier.normalise(train.pixels[chosen[places]]),
+        torch.from_numpy(train.labels)[chosen],
+        comparison.recipe,
+        torch.Generator().manual_seed(seed),
+        report,
+    )
+
+
+def _predict(classifier: Classifier, module: nn.Module, test: Sample) -> torch.Tensor:
+    tuned = Classifier(classifier.card, module, classifier.device)
+    return tuned.steady().predict(test.pixels)
+
+
+def _read(path: Path) -> Outcome | None:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    return Outcome(**{**raw, "confusion": tuple(tuple(row) for row in raw["confusion"])})
