@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--save-every",
         default="0",
-        metavar="N|log:K",
+        metavar="N|log:K[:FIRST]",
         help="also keep a checkpoint every N steps, or about K spaced evenly in log(step), first and last included",
     )
     train.add_argument("--half", action="store_true", help="keep those checkpoints as float16")

@@ -137,12 +137,16 @@ def saving_steps(words: str, total: int) -> frozenset[int]:
     """The steps after which a run of ``total`` steps keeps a checkpoint.
 
     words: "N" is every N steps (0: none); "log:K" is about K steps spaced evenly in their logarithm, 0 (the untrained
-    network) and ``total`` always among them. ``ValueError`` for other words.
+    network) and ``total`` always among them; "log:K:FIRST" begins at step FIRST instead of 1, where learning shows.
+    ``ValueError`` for other words.
     """
-    kind, _, count = words.rpartition(":")
-    if kind not in ("", "log") or not count.isdecimal() or (kind == "log" and int(count) < 2):
-        raise ValueError(f"--save-every takes a number of steps, or log:K with K of 2 or more, got {words!r}")
-    if kind == "log":
-        spaced = np.geomspace(1, total, int(count) - 1) if int(count) > 2 else np.array([total])
-        return frozenset({0, total, *np.rint(spaced).astype(int).tolist()})
-    return frozenset(range(int(count), total + 1, int(count))) if int(count) else frozenset()
+    kind, *numbers = words.split(":") if ":" in words else ("", words)
+    if kind not in ("", "log") or not all(number.isdecimal() for number in numbers) or len(numbers) > 1 + bool(kind):
+        raise ValueError(f"--save-every takes a number of steps, log:K or log:K:FIRST, got {words!r}")
+    count, first = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 1
+    if not kind:
+        return frozenset(range(count, total + 1, count)) if count else frozenset()
+    if count < 2 or not 1 <= first <= total:
+        raise ValueError(f"--save-every log:K:FIRST needs K of 2 or more and FIRST in [1, {total}], got {words!r}")
+    spaced = np.geomspace(first, total, count - 1) if count > 2 else np.array([total])
+    return frozenset({0, total, *np.rint(spaced).astype(int).tolist()})

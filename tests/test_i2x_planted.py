@@ -102,5 +102,8 @@ def test_competition_and_marked_transitions(found: tuple[Analysis, dict[int, int
     assert marked(analysis.transitions)[0] == int(np.argmax(moved))
 
 
-def test_the_most_confused_pair() -> None:
+def test_the_most_confused_pair(found: tuple[Analysis, dict[int, int]]) -> None:
+    seen = found[0].trajectory
+    assert seen.most_confused == (0, 1)
+    assert (seen.confusion().sum(), np.trace(seen.confusion())) == (180, round(180 * seen.accuracy[-1]))
     assert confused(np.array([[9, 0, 2], [1, 9, 0], [3, 1, 9]])) == (0, 2)

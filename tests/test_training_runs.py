@@ -77,9 +77,17 @@ def test_log_spacing_holds_the_first_and_the_last_step(count, total):
 def test_even_spacing_and_foreign_words():
     assert saving_steps("0", 10) == frozenset()
     assert saving_steps("4", 10) == {4, 8}
-    for words in ("", "log", "log:1", "log:", "-3", "4.5", "lin:3", "log:x"):
-        with pytest.raises(ValueError, match=r"takes a number of steps, or log:K with K of 2 or more, got"):
+    for words in ("", "log", "log:", "-3", "4.5", "lin:3", "log:x", "log:3:1:2", "3:4"):
+        with pytest.raises(ValueError, match=r"takes a number of steps, log:K or log:K:FIRST, got"):
             saving_steps(words, 10)
+    for words in ("log:1", "log:3:0", "log:3:11"):
+        with pytest.raises(ValueError, match=r"needs K of 2 or more and FIRST in \[1, 10\], got"):
+            saving_steps(words, 10)
+
+
+def test_log_spacing_may_begin_where_learning_shows():
+    steps = sorted(saving_steps("log:13:16", 690))
+    assert (len(steps), steps[:3], steps[-1]) == (13, [0, 16, 23], 690)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -233,7 +241,7 @@ def test_the_command_trains_and_is_written_down(tmp_path, capsys):
         (["--data", "digits", "mnist:x"], "pictures come from one source, got 2; name one of digits"),
         (["--data", "digits", "--recipe", "paper"], "are for wafer maps; leave them out for pictures"),
         (["--data", "digits", "--images", "9"], "at least one picture of each of 10 classes is needed"),
-        (["--data", "digits", "--save-every", "lin:3"], "--save-every takes a number of steps, or log:K"),
+        (["--data", "digits", "--save-every", "lin:3"], "--save-every takes a number of steps, log:K"),
         (["--data", "mnist:nowhere"], "mnist: 'nowhere' is no folder"),
         (["--data", "maps.npz"], "wafer maps need a file that chooses the checkpoint; give it as --val FILE.npz"),
         (["--data", "maps.npz", "--val", "v.npz", "--images", "9"], "--images draws from pictures"),

@@ -97,14 +97,14 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     """Curate, fine-tune and measure; Any: see :func:`run_verb`."""
     from audit_core.i2x import commands_text
     from audit_core.i2x.curation import Curation
-    from audit_core.i2x.explanation import confused, pair_roles
+    from audit_core.i2x.explanation import pair_roles
     from audit_core.i2x.finetune import Comparison, compare
     from audit_core.i2x.sample import open_sample
     from models.finetuning import FineTuning
 
     start = run.classifier(options.from_step if options.from_step is not None else run.steps[-1], options.device)
     test = open_sample(options.test or data, options.test_split, start.card)
-    pair = parse_pair(options.pair, made.classes) or confused(made.trajectory.confusion())
+    pair = parse_pair(options.pair, made.classes) or made.trajectory.most_confused
     prototype = options.prototype
     if prototype is None:
         roles = pair_roles(made.pushes(made.of_classes(*pair)), made.present, made.trajectory.labels, pair)

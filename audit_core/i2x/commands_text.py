@@ -11,7 +11,7 @@ import numpy as np
 
 from audit_core.i2x.analysis import Analysis
 from audit_core.i2x.effects import table
-from audit_core.i2x.explanation import class_roles, competition, confused, marked, pair_roles
+from audit_core.i2x.explanation import class_roles, competition, marked, pair_roles
 from audit_core.i2x.finetune import Comparison, Outcome
 from audit_core.i2x.prototypes import Prototypes
 from audit_core.i2x.sample import Sample
@@ -60,7 +60,7 @@ def trajectory(made: Analysis) -> Words:
 def explanation(made: Analysis, pair: tuple[int, int] | None) -> Words:
     """beta and its quality per transition, roles per class and between two classes, competition."""
     seen = made.trajectory
-    a, b = pair or confused(seen.confusion())
+    a, b = pair or seen.most_confused
     effects = made.pushes(made.of_classes(a, b))
     between = [dataclasses.asdict(role) for role in pair_roles(effects, made.present, seen.labels, (a, b))]
     roles = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audit_core.classifier import Classifier
+from audit_core.i2x.explanation import confused
 from audit_core.i2x.features import batches, look
 from audit_core.i2x.intensity import prototype_intensity
 from audit_core.i2x.prototypes import Prototypes, location_shares
@@ -78,6 +79,16 @@ class Trajectory:
         count = self.confidence.shape[2]
         taken = self.confidence[at].argmax(1)
         return np.bincount(self.labels * count + taken, minlength=count * count).reshape(count, count)
+
+    @property
+    def most_confused(self) -> tuple[int, int]:
+        """The two classes most often taken for each other at the last moment that still confuses any."""
+        for at in range(len(self.steps) - 1, -1, -1):
+            wrong = self.confusion(at)
+            np.fill_diagonal(wrong, 0)
+            if wrong.any():
+                return confused(wrong)
+        return 0, 1
 
     def mean_intensity(self, members: np.ndarray) -> np.ndarray:
         """Mean over the images ``members``, bool (n,), that hold the prototype: float64 (T, K); NaN where none does.
