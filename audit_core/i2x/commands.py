@@ -1,4 +1,4 @@
-"""Command line of I2X: ``python -m audit_core i2x prototypes|trajectory|explain|finetune RUN``."""
+"""Command line of I2X: ``python -m audit_core i2x prototypes|trajectory|explain|finetune|rank RUN``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audit_core.errors import InvalidParameter
 
 def add_parsers(i2x: argparse.ArgumentParser, parser_class: type[argparse.ArgumentParser]) -> None:
     """Hang the verbs below ``i2x``."""
-    verbs = i2x.add_subparsers(required=True, metavar="prototypes|trajectory|explain|finetune",
+    verbs = i2x.add_subparsers(required=True, metavar="prototypes|trajectory|explain|finetune|rank",
                                parser_class=parser_class)  # fmt: skip
     told = {
         "prototypes": "what the final model sees: prototypes, their sizes and most typical places",
@@ -31,6 +31,25 @@ def add_parsers(i2x: argparse.ArgumentParser, parser_class: type[argparse.Argume
         if name == "finetune":
             _finetune(verb)
         verb.set_defaults(run=run_verb, verb=name)
+    rank = verbs.add_parser("rank", help="rank of the explainers at every checkpoint, and how far it is the last one's")
+    _rank(rank)
+
+
+def _rank(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folder", type=Path, metavar="RUN", help="folder of checkpoints (models train --save-every)")
+    verb.add_argument("--data", default="", help="registered data set; default: the run's own")
+    verb.add_argument("--split", default="test")
+    verb.add_argument("--per-class", type=int, default=6, help="images of each class, 0 for all")
+    verb.add_argument("--explainer", action="append", default=[], metavar="NAME[:k=v,…]", help="may be repeated")
+    verb.add_argument("--fill", action="append", default=[], metavar="NAME[:k=v,…]", help="may be repeated")
+    verb.add_argument("--metric", default="srg")
+    verb.add_argument("--steps", type=int, default=12, help="points of each curve after the untouched one")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the study; it is taken up")
+    verb.add_argument("--arch", default="", help="architecture, for a folder without run.json")
+    verb.add_argument("--executor", metavar="NAME[:k=v,…]", default="in-process", help="in-process, processes, ray")
+    verb.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
+    verb.add_argument("--json", action="store_true", help="machine-readable")
+    verb.set_defaults(run=run_rank)
 
 
 def _shared(verb: argparse.ArgumentParser) -> None:
@@ -90,6 +109,35 @@ def run_verb(options: argparse.Namespace) -> None:
             if options.verb == "finetune":
                 words = _compare(options, run, made, sample, data, report)
     words["broken"] = [list(entry) for entry in run.broken]
+    sys.stdout.write(json.dumps(words) + "\n" if options.json else commands_text.lines(words))
+
+
+def run_rank(options: argparse.Namespace) -> None:
+    """A small study of every checkpoint, and the path of the ranks."""
+    from tqdm import tqdm
+
+    from audit_core.cli import open_workbench
+    from audit_core.i2x import commands_text, ranking
+    from audit_core.i2x.runs import Facts, open_run
+    from audit_core.study import runner
+    from audit_core.study.commands import executor_of
+    from audit_core.study.definition import ImageSet
+    from audit_core.study.results import Results
+
+    run = open_run(options.folder, Facts(options.arch) if options.arch else None)
+    if not (data := options.data or run.data):
+        raise InvalidParameter(f"{run.name} does not say what it was trained on; give --data, as digits")
+    images = ImageSet(data, options.split, options.per_class)
+    chosen = options.explainer or list(ranking.EXPLAINERS), options.fill or list(ranking.FILLS)
+    study, bench = ranking.study_of(run, images, *chosen, options.steps), open_workbench(options.device)
+    with tqdm(unit="forward", unit_scale=True, disable=None, leave=False) as bar:
+
+        def tell(now: runner.Progress) -> None:
+            bar.total = now.forwards_total
+            bar.update(now.forwards - bar.n)
+
+        runner.run(study, options.out, bench, executor_of(options.executor, study, bench), tell)
+    words = commands_text.rank_path(ranking.along(Results.open(options.out), options.metric))
     sys.stdout.write(json.dumps(words) + "\n" if options.json else commands_text.lines(words))
 
 

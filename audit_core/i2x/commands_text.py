@@ -14,6 +14,7 @@ from audit_core.i2x.effects import table
 from audit_core.i2x.explanation import class_roles, competition, marked, pair_roles
 from audit_core.i2x.finetune import Comparison, Outcome
 from audit_core.i2x.prototypes import Prototypes
+from audit_core.i2x.ranking import RankPath
 from audit_core.i2x.sample import Sample
 
 Words = dict[str, Any]  # Any: JSON values
@@ -120,6 +121,26 @@ def comparison(outcomes: Sequence[Outcome], asked: Comparison, classes: Sequence
     }
 
 
+def rank_path(path: RankPath) -> Words:
+    """Ranks and agreement with the last checkpoint, per fill."""
+    return {
+        "metric": path.metric,
+        "better": path.better,
+        "steps": list(path.steps),
+        "images": path.images,
+        "explainers": list(path.explainers),
+        "rank_path": [
+            {
+                "fill": fill,
+                "ranks": _plain(path.ranks[fill].rank),
+                "tau": [_plain(dataclasses.asdict(one)) for one in path.tau[fill]],
+                "means": _plain(path.means[:, :, f]),
+            }
+            for f, fill in enumerate(path.fills)
+        ],
+    }
+
+
 def lines(words: Words) -> str:
     """The same for people: one line per prototype, checkpoint, transition or strategy."""
     out = []
@@ -147,8 +168,15 @@ def lines(words: Words) -> str:
             f"{' ↔ '.join(words['pair'])} {entry['confusions']:.2f} ± {entry['confusions_sd']:.2f} (n {entry['n']})"
             + _against(entry)
         )
+    for entry in words.get("rank_path", []):
+        told = [f"{step}: {_number(one['value'])}" for step, one in zip(words["steps"], entry["tau"], strict=True)]
+        out.append(f"{entry['fill']}: tau with the last checkpoint at step {', '.join(told)}")
     out += [f"left out: {file}: {reason}" for file, reason in words.get("broken", [])]
     return "\n".join(out) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:+.2f}"
 
 
 def _against(entry: Words) -> str:

@@ -60,9 +60,9 @@ class Settings:
         _among("target", self.target, TARGETS)
         _among("normalisation", self.normalisation, NORMALISATIONS)
         _among("reading", self.reading, READINGS)
-        limits = {"components": (0, 4096), "locations": (100, 10**8), "prototypes": (0, 4096), "min_samples": (1, 10**4),
-                  "min_group": (0, 10**7), "group_images": (50, 10**6), "ridge": (1e-12, 1e6),
-                  "seed": (0, 2**31 - 1)}  # fmt: skip
+        limits = {"components": (0, 4096), "locations": (100, 10**8), "prototypes": (0, 4096),
+                  "min_group": (0, 10**7), "min_samples": (1, 10**4), "group_images": (50, 10**6),
+                  "ridge": (1e-12, 1e6), "seed": (0, 2**31 - 1)}  # fmt: skip
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise InvalidParameter(f"{name} must be in [{low}, {high:g}], got {getattr(self, name)}")

@@ -29,7 +29,11 @@ def findings(folder: Path, seed: int = 0) -> str:
     made = Criteria.parse(opened.study().criteria)
     parts = [
         _asked(manifest),
-        *(_means(results, metric, fresh()) for metric in METRICS if metric in results.metrics),
+        *(
+            _means(results, metric, fresh())
+            for metric in METRICS
+            if metric in results.metrics and results.fills_of(metric)  # pictures have no dies
+        ),
         _reversals(results, "deletion", fresh()),
         _reversals(results, "srg", fresh()),
         _compression(results, fresh()),
