@@ -58,6 +58,20 @@ def table(outcomes: Sequence[Outcome]) -> list[Row]:
     return rows
 
 
+HELPED, HURT, UNKNOWN = "helped", "hurt", "not known"
+
+
+def verdict(row: Row) -> str:
+    """Whether a strategy changed the confusions of the pair, against its baseline: "helped", "hurt" or "not known".
+
+    Only an interval that leaves out 0 decides; one repeat has none.
+    """
+    told = row.confusions_difference
+    if told is None or told.low is None or told.high is None or told.low <= 0 <= told.high:
+        return UNKNOWN
+    return HELPED if told.high < 0 else HURT
+
+
 def difference(values: Sequence[float]) -> Estimate:
     """Mean of paired differences with its 95 % interval by Student's t; none for fewer than two, or without spread."""
     found = np.asarray(values, dtype=np.float64)

@@ -133,23 +133,29 @@ def _one(
 ) -> Outcome:
     """Train the strategy's last epoch on top of the one before, which is taken from disk or made first."""
     tuned = _trained(classifier, train, sets, comparison, strategy, repeat, path.parent, path.name[:16], report)
-    logits = _predict(classifier, tuned, test)
-    count = len(test.classes)
-    taken = logits.argmax(1).numpy()
-    confusion = np.bincount(test.labels * count + taken, minlength=count * count).reshape(count, count)
-    a, b = comparison.pair
-    outcome = Outcome(
-        words(strategy),
-        repeat,
-        int(sets[strategy[-1]].sum()),
-        float((taken == test.labels).mean()),
-        int(confusion[a, b] + confusion[b, a]),
-        tuple(tuple(int(n) for n in row) for row in confusion),
-    )
+    outcome = measure(classifier, tuned, test, comparison.pair, words(strategy), repeat, int(sets[strategy[-1]].sum()))
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
     temporary.replace(path)
     return outcome
+
+
+def measure(
+    classifier: Classifier, module: nn.Module, test: Sample, pair: tuple[int, int], strategy: str, repeat: int = 0,
+    trained: int = 0,
+) -> Outcome:  # fmt: skip
+    """``module``, fed as ``classifier`` is, on the test images."""
+    taken = _predict(classifier, module, test).argmax(1).numpy()
+    count, (a, b) = len(test.classes), pair
+    confusion = np.bincount(test.labels * count + taken, minlength=count * count).reshape(count, count)
+    return Outcome(
+        strategy,
+        repeat,
+        trained,
+        float((taken == test.labels).mean()),
+        int(confusion[a, b] + confusion[b, a]),
+        tuple(tuple(int(n) for n in row) for row in confusion),
+    )
 
 
 def _trained(

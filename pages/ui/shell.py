@@ -5,13 +5,14 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-WATCHING = ("spot_audit", "compare", "study")  # pages that poll their own jobs
+WATCHING = ("spot_audit", "compare", "study", "i2x")  # pages that poll their own jobs
 TITLES = {
     "home": "Triplecheck",
     "spot_audit": "Spot audit",
     "compare": "Compare",
     "study": "Study",
     "reversal": "Rank reversal",
+    "i2x": "I2X",
     "story": "Story",
     "checkpoints": "Checkpoints",
     "methods": "Methods",

@@ -1,0 +1,134 @@
+"""A finished comparison of fine-tuning strategies as one small file: what was asked, before, after."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit_core.errors import BadData
+from audit_core.i2x.analysis import Analysis
+from audit_core.i2x.choices import removed_per_class
+from audit_core.i2x.curation import Curation
+from audit_core.i2x.finetune import Comparison, Outcome, Report, compare, measure
+from audit_core.i2x.runs import TrainingRun
+from audit_core.i2x.sample import Sample, open_sample
+from audit_core.keys import key
+from models.finetuning import FineTuning
+
+FILE = "comparison.json"  # of the example that stands beside an analysis
+VERSION = 1
+BEFORE = "before"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """identity: of the question; start: step of the checkpoint that was fine-tuned; removed: images that the curation
+    took out of each class, and images: out of how many, both (classes,); tested: test images; before: the start
+    checkpoint on them; outcomes: of every strategy and repeat.
+    """
+
+    identity: str
+    start: int
+    asked: Comparison
+    removed: tuple[int, ...]
+    images: tuple[int, ...]
+    tested: int
+    before: Outcome
+    outcomes: tuple[Outcome, ...]
+
+    def confusion(self, strategy: str) -> np.ndarray:
+        """Mean test images over the repeats, true class by row, float64 (classes, classes); NaN without a repeat."""
+        own = [outcome.confusion for outcome in self.outcomes if outcome.strategy == strategy]
+        return np.mean(own, axis=0) if own else np.full(np.shape(self.before.confusion), np.nan)
+
+
+def identity(analysis: Analysis, start: int, asked: Comparison) -> str:
+    """Equal for equal questions to equal checkpoints, prototypes and images; known before anything is opened."""
+    pieces = analysis.manifest["pieces"]
+    moments = dict(zip(analysis.trajectory.steps, pieces["moments"], strict=True))
+    return key(kind="i2x comparison", version=VERSION, prototypes=pieces["prototypes"], start=moments[start],
+               asked=dataclasses.asdict(asked))  # fmt: skip
+
+
+def make(
+    run: TrainingRun,
+    analysis: Analysis,
+    train: Sample,
+    test: Sample,
+    start: int,
+    asked: Comparison,
+    folder: Path,
+    device: str = "cpu",
+    report: Report = lambda share, message: None,
+) -> Compared:
+    """Fine-tune and measure, see :func:`compare`; the result is also written to ``folder``, under its identity.
+
+    ``BadData`` where ``train`` are not the images that the prototypes were found on.
+    """
+    if train.digest != analysis.manifest["images_sha256"]:
+        raise BadData(f"{analysis.name} was analysed on other images than those given; open the very same ones")
+    classifier = run.classifier(start, device)
+    shares, labels, count = analysis.trajectory.shares, train.labels, len(analysis.classes)
+    before = measure(classifier, classifier.module, test, asked.pair, BEFORE)
+    outcomes = compare(classifier, train, shares, test, asked, folder, report)
+    gone = removed_per_class(shares, labels, asked.curation, count)
+    images = np.bincount(labels, minlength=count)
+    made = Compared(
+        identity(analysis, start, asked), start, asked, tuple(gone.tolist()), tuple(images.tolist()), len(test), before,
+        tuple(outcomes),
+    )  # fmt: skip
+    write(made, folder / f"{made.identity}.json")
+    return made
+
+
+def images_of(analysis: Analysis, run: TrainingRun, split: str = "test") -> tuple[Sample, Sample]:
+    """(the images of the analysis, the images of ``split`` of the same data set)."""
+    dataset, _, own = str(analysis.manifest["source"]).rpartition(":")
+    card = run.final().card
+    return open_sample(dataset, own, card), open_sample(dataset, split, card)
+
+
+def write(made: Compared, path: Path) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(dataclasses.asdict(made)) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read(path: Path) -> Compared | None:
+    """A finished comparison, None where there is none or another version wrote it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        asked = raw["asked"]
+        curation = {**asked["curation"], "classes": tuple(asked["curation"]["classes"])}
+        question = Comparison(
+            Curation(**curation), _pair(asked["pair"]), FineTuning(**asked["recipe"]), asked["repeats"], asked["seed"]
+        )
+        return Compared(
+            raw["identity"], raw["start"], question, tuple(raw["removed"]), tuple(raw["images"]), raw["tested"],
+            _outcome(raw["before"]), tuple(_outcome(one) for one in raw["outcomes"]),
+        )  # fmt: skip
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def example(analysis: Analysis, folder: Path) -> Compared | None:
+    """The comparison that stands beside an analysis; None where there is none, or it belongs to another analysis."""
+    found = read(folder / FILE)
+    if found is None or found.start not in analysis.trajectory.steps:
+        return None
+    return found if found.identity == identity(analysis, found.start, found.asked) else None
+
+
+def _pair(raw: Sequence[int]) -> tuple[int, int]:
+    return int(raw[0]), int(raw[1])
+
+
+def _outcome(raw: Mapping[str, Any]) -> Outcome:  # Any: JSON values
+    return Outcome(**{**raw, "confusion": tuple(tuple(row) for row in raw["confusion"])})

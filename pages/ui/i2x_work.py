@@ -1,0 +1,141 @@
+"""What the page asks of an analysis, each answered once: cached by what the analysis is made of, never by its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from audit_core.i2x import comparisons, shelf
+from audit_core.i2x.analysis import Analysis, read
+from audit_core.i2x.comparisons import Compared
+from audit_core.i2x.explanation import ClassRole, PairRole, class_roles, pair_roles
+from audit_core.i2x.pieces import MANIFEST
+from audit_core.i2x.runs import TrainingRun, open_run
+from audit_core.i2x.shelf import Shipped
+from audit_core.i2x.strip import pixels_of
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A finished analysis with its run; stamp: of the manifest's bytes."""
+
+    name: str
+    stamp: str
+    analysis: Analysis
+    shipped: Shipped
+
+    @property
+    def run(self) -> TrainingRun:
+        """The checkpoints."""
+        return _run(self.name, self.stamp)
+
+    @property
+    def example(self) -> Compared | None:
+        """The finished comparison that ships with it, if one does."""
+        return _example(self.name, self.stamp)
+
+
+def names() -> list[str]:
+    """Analyses that ship with the project."""
+    return list(shelf.shipped())
+
+
+def open_analysis(name: str) -> Opened:
+    """The analysis of this name; ``BadData`` where a piece of it is missing."""
+    stamp = hashlib.sha256((shelf.shipped()[name].analysis / MANIFEST).read_bytes()).hexdigest()
+    return Opened(name, stamp, _analysis(name, stamp), shelf.shipped()[name])
+
+
+def roles(opened: Opened, pair: tuple[int, int]) -> list[PairRole]:
+    """Roles of all prototypes between two classes, the most uncertain first."""
+    return _roles(opened.stamp, pair, opened)
+
+
+def roles_per_class(opened: Opened) -> list[list[ClassRole]]:
+    """Roles of the prototypes for each class, in the order of the classes."""
+    return _class_roles(opened.stamp, opened)
+
+
+def pushes(opened: Opened, pair: tuple[int, int]) -> np.ndarray:
+    """How far each prototype moved each class, on the images of the pair: (transitions, K, classes)."""
+    return _pushes(opened.stamp, pair, opened)
+
+
+def means(opened: Opened, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """(mean intensity (T, K), mean confidence (T, classes)) of the images of class ``c``."""
+    return _means(opened.stamp, c, opened)
+
+
+def images_of_class(opened: Opened, c: int) -> list[int]:
+    """Places of the images of a class, in the order of the analysis."""
+    return np.flatnonzero(opened.analysis.trajectory.labels == c).tolist()
+
+
+def pixels(opened: Opened, place: int) -> np.ndarray:
+    """An image of the analysis as the model sees it, float32 (channels, rows, columns) in [0, 1]."""
+    return _pixels(opened.stamp, opened.analysis.references[place], opened)
+
+
+def strongest(opened: Opened, prototype: int, most: int) -> Sequence[tuple[int, int, int]]:
+    """(image, row, column) of the most typical locations of a prototype."""
+    return _strongest(opened.stamp, prototype, most, opened)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _analysis(name: str, stamp: str) -> Analysis:
+    return read(shelf.shipped()[name].analysis)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _run(name: str, stamp: str) -> TrainingRun:
+    return open_run(shelf.shipped()[name].run)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _example(name: str, stamp: str) -> Compared | None:
+    return comparisons.example(_analysis(name, stamp), shelf.shipped()[name].analysis)
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _roles(stamp: str, pair: tuple[int, int], _opened: Opened) -> list[PairRole]:
+    made = _opened.analysis
+    return pair_roles(pushes(_opened, pair), made.present, made.trajectory.labels, pair)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _class_roles(stamp: str, _opened: Opened) -> list[list[ClassRole]]:
+    made, seen = _opened.analysis, _opened.analysis.trajectory
+    return [
+        class_roles(made.pushes(made.of_classes(c)), made.present, seen.shares, seen.labels, c)
+        for c in range(len(made.classes))
+    ]
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _pushes(stamp: str, pair: tuple[int, int], _opened: Opened) -> np.ndarray:
+    return _opened.analysis.pushes(_opened.analysis.of_classes(*pair))
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _means(stamp: str, c: int, _opened: Opened) -> tuple[np.ndarray, np.ndarray]:
+    members, seen = _opened.analysis.of_classes(c), _opened.analysis.trajectory
+    return seen.mean_intensity(members), seen.mean_confidence(members)
+
+
+@st.cache_data(max_entries=2000, show_spinner=False)
+def _pixels(stamp: str, reference: str, _opened: Opened) -> np.ndarray:
+    return pixels_of(reference, _card(_opened.name, stamp))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _card(name: str, stamp: str):
+    return _run(name, stamp).final().card
+
+
+@st.cache_data(max_entries=500, show_spinner=False)
+def _strongest(stamp: str, prototype: int, most: int, _opened: Opened) -> list[tuple[int, int, int]]:
+    return _opened.analysis.prototypes.strongest(prototype, most)
