@@ -9,9 +9,13 @@ shell.through_app("i2x")
 with st.spinner("Opening the training run (first use takes some seconds) …"):
     from audit_core.errors import AuditError
     from pages.ui import (
+        i2x_curate,
         i2x_evolution,
+        i2x_gallery,
         i2x_link,
         i2x_pickers,
+        i2x_reading,
+        i2x_roles,
         i2x_strip,
         i2x_work,
         wording,
@@ -51,8 +55,25 @@ for file, reason in opened.analysis.broken:
 st.subheader("The same image through training", anchor=False)
 with st.container(horizontal=True, vertical_alignment="bottom"):
     place = i2x_pickers.image(opened)
-i2x_strip.draw(opened, place)
+    scale = st.container(width=330, gap=None)
+i2x_strip.draw(opened, place, scale)
 
 st.subheader("How prototypes moved the classes", anchor=False)
 i2x_evolution.draw(opened)
+every = f"All {opened.analysis.prototypes.count} prototypes, the most uncertain first"
+with st.expander(every, icon=":material/apps:"):
+    ordered = [role.prototype for role in i2x_work.roles(opened, pair)]
+    i2x_gallery.cards(opened, ordered, st.session_state[f"{PAGE}.prototypes"], pair)
+
+first, second = (wording.plain(opened.analysis.classes[c]) for c in pair)
+st.subheader(f"What pulls {first} and {second} apart", anchor=False)
+left, right = st.columns([1.9, 1], gap="large")
+with left:
+    i2x_roles.between(opened)
+with right:
+    i2x_roles.per_class(opened)
+
+st.subheader("Curate and fine-tune", anchor=False)
+i2x_curate.draw(opened)
+i2x_reading.draw(opened)
 i2x_link.remember(opened)

@@ -143,15 +143,15 @@ def run_rank(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data: str, report: Any) -> dict[str, Any]:
     """Curate, fine-tune and measure; Any: see :func:`run_verb`."""
-    from audit_core.i2x import commands_text
+    from audit_core.i2x import commands_text, comparisons
     from audit_core.i2x.curation import Curation
     from audit_core.i2x.explanation import pair_roles
-    from audit_core.i2x.finetune import Comparison, compare
+    from audit_core.i2x.finetune import Comparison
     from audit_core.i2x.sample import open_sample
     from models.finetuning import FineTuning
 
-    start = run.classifier(options.from_step if options.from_step is not None else run.steps[-1], options.device)
-    test = open_sample(options.test or data, options.test_split, start.card)
+    start = options.from_step if options.from_step is not None else run.steps[-1]
+    test = open_sample(options.test or data, options.test_split, run.classifier(start, options.device).card)
     pair = parse_pair(options.pair, made.classes) or made.trajectory.most_confused
     prototype = options.prototype
     if prototype is None:
@@ -168,8 +168,10 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
         made.settings.seed,
     )  # fmt: skip
     folder = options.out / "fine-tuning"
-    outcomes = compare(start, sample, made.trajectory.shares, test, comparison, folder, report)
-    return commands_text.comparison(outcomes, comparison, made.classes, len(test))
+    folder.mkdir(parents=True, exist_ok=True)
+    found = comparisons.make(run, made, sample, test, start, comparison, folder, options.device, report)
+    comparisons.write(found, options.out / comparisons.FILE)
+    return commands_text.comparison(found.outcomes, comparison, made.classes, len(test))
 
 
 def parse_settings(words: list[str]) -> Any:

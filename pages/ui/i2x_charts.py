@@ -79,7 +79,7 @@ def beta(made: Analysis, at: int, height: int = 0) -> go.Figure:
         go.Heatmap(
             z=values, x=list(made.classes), y=[f"P-{k}" for k in range(len(values))], zmin=-high, zmax=high,
             colorscale=charts.DIVERGING, xgap=1, ygap=1,
-            colorbar={"title": {"text": "β, confidence per unit of intensity (this transition)", "side": "right"},
+            colorbar={"title": {"text": "β, confidence / intensity", "side": "right"},
                       "thickness": 12, "tickformat": ".2g", "tickfont": {"color": INK[chart.theme()]}},
             hovertemplate="%{y} → class %{x}<br>β = %{z:+.3g}<extra></extra>",
         )

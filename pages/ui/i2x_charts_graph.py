@@ -14,7 +14,7 @@ from pages.ui.i2x_charts import SIGNED, hue
 from pages.ui.reversal_looks import GREY, INK
 
 EDGES = 18  # drawn at most
-WIDEST = 9.0  # px
+WIDEST = 12.0  # px
 MILLISECONDS = 900  # per frame
 
 

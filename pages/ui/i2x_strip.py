@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from audit_core import jobs
 from audit_core.errors import AuditError
@@ -17,14 +18,19 @@ from audit_core.keys import Choice
 from pages.ui import i2x_charts, i2x_pictures, i2x_work, resources, wording, work
 from pages.ui.i2x_work import Opened
 
-PAGE, TILE = "i2x", 88  # px
+PAGE, TILE = "i2x", 84  # px
 PATIENCE = 0.6  # seconds for which a new job may hold the page back, so that the strip is drawn at once
 
 
-def draw(opened: Opened, place: int) -> None:
-    """The strip of the image at ``place`` of the analysis; computed once, as a job."""
+def draw(opened: Opened, place: int, scale: DeltaGenerator) -> None:
+    """The strip of the image at ``place`` of the analysis, computed once as a job; its colour bar goes to ``scale``."""
     found = computed(opened, place)
     st.caption(_how_to_read(opened, place))
+    with scale:
+        colours = i2x_pictures.bar(found.span if found else (0.0, 1.0), 320)
+        st.image(colours, width=320, alt="Colour scale of the heatmaps, from low to high")
+        low, high = (f"{value:.3g}" for value in found.span) if found else ("0", "the largest value")
+        st.caption(f"{low} (left) to {high}: {_unit(opened)}; one scale for the whole strip")
     if found is not None:
         _tiles(opened, place, found)
         return
@@ -92,7 +98,7 @@ def _tiles(opened: Opened, place: int, found: Strip | None) -> None:
     seen, label = opened.analysis.trajectory, int(opened.analysis.trajectory.labels[place])
     pixels, order = i2x_work.pixels(opened, place), marked(opened.analysis.transitions)
     name, span = opened.analysis.classes[label], found.span if found else (0.0, 1.0)
-    with st.container(horizontal=True, gap="small", key=f"{PAGE}.tiles"):
+    with st.container(horizontal=True, gap="xsmall", key=f"{PAGE}.tiles"):
         for t, step in enumerate(seen.steps):
             done = found is not None and t < len(found.maps)
             with st.container(width=TILE, gap=None):
@@ -102,10 +108,6 @@ def _tiles(opened: Opened, place: int, found: Strip | None) -> None:
                 note = f" ◆{order.index(t - 1) + 1}" if t - 1 in order else ""
                 st.markdown(f"**step {step}**{note}  \n{seen.accuracy[t]:.1%} right")
                 st.caption(f"“{wording.plain(name)}” {found.confidence[t, label]:.0%}" if done else "…")
-        if found is not None:
-            with st.container(width=150, gap=None):
-                st.image(i2x_pictures.bar(span), width=140, alt=f"Colour scale from {span[0]:.3g} to {span[1]:.3g}")
-                st.caption(f"{span[0]:.3g} (dark) to {span[1]:.3g}, {_unit(opened)}; one scale for the whole strip")
 
 
 def _unit(opened: Opened) -> str:

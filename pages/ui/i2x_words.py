@@ -66,11 +66,11 @@ def outcome(rows: Sequence[Row], strategy: str, found: Compared, names: Sequence
     return word, told
 
 
-def difference(found: Estimate | None, digits: int, unit: float = 1.0) -> str:
-    """A paired difference with sign and 95 % interval, or why there is none."""
+def difference(found: Estimate | None, digits: int, unit: float = 1.0, short: bool = False) -> str:
+    """A paired difference with sign and 95 % interval, or why there is none (a dash for it where ``short``)."""
     if found is None:
         return "–"
     value = f"{unit * found.value:+.{digits}f}"
     if found.low is None or found.high is None:
-        return f"{value} (no interval: {found.note})".replace("-", "−")
+        return f"{value} [–]".replace("-", "−") if short else f"{value} (no interval: {found.note})".replace("-", "−")
     return f"{value} [{unit * found.low:+.{digits}f}, {unit * found.high:+.{digits}f}]".replace("-", "−")
