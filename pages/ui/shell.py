@@ -13,6 +13,7 @@ TITLES = {
     "study": "Study",
     "reversal": "Rank reversal",
     "i2x": "I2X",
+    "side_by_side": "Side by side",
     "story": "Story",
     "checkpoints": "Checkpoints",
     "methods": "Methods",
