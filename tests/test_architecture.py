@@ -23,7 +23,8 @@ MACHINE = {
     "torch.set_num_threads", "torch.get_num_threads", "torch.cuda", "torch.cuda.is_available",
     "torch.cuda.get_device_name", "torch.cuda.device_count",
 }
-LIGHT = ("audit_core", "audit_core.record", "audit_core.store", "audit_core.jobs", "models.cards", "models.zoo")
+LIGHT = ("audit_core", "audit_core.record", "audit_core.store", "audit_core.jobs", "models.cards", "models.zoo",
+         "audit_core.study.shelf", "audit_core.study.analysis")  # fmt: skip
 
 
 def name_of(path: Path) -> str:

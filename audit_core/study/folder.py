@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import audit_core
-from audit_core import audit
 from audit_core.errors import BadData, InvalidParameter
 from audit_core.study import tables
 from audit_core.study.definition import Study
-from audit_core.study.plan import Plan, Task, contender_of, role_of
-from audit_core.study.rows import refused_rows
+from audit_core.study.task import Task
+
+if TYPE_CHECKING:
+    from audit_core.study.plan import Plan
 
 STUDY, MANIFEST, PARTS, FAILURES = "study.toml", "manifest.json", "parts", "failures"
 
@@ -42,6 +43,8 @@ class StudyFolder:
         (self.root / PARTS).mkdir(parents=True, exist_ok=True)
         if not (self.root / MANIFEST).is_file():
             _write(self.root / STUDY, plan.study.dumps())
+            from audit_core.study.rows import refused_rows  # imports torch, which reading a study does not need
+
             rows = tables.as_table(refused_rows(plan), tables.MEASURES)
             if rows.num_rows:
                 tables.write(rows, self.root / PARTS / "measures-refused.parquet")
@@ -119,6 +122,8 @@ class StudyFolder:
 
 def manifest(plan: Plan, root: Path) -> dict[str, Any]:  # Any: JSON data
     """Everything needed to repeat the study and to tell where it was made."""
+    from audit_core import audit  # torch, likewise
+
     study = plan.study
     return {
         "title": study.title,
@@ -160,6 +165,7 @@ def contenders(plan: Plan) -> list[dict[str, Any]]:  # Any: JSON data
     from audit_core.explainers import EXPLAINERS
     from audit_core.keys import Choice
     from audit_core.readouts import relation
+    from audit_core.study.plan import contender_of, role_of  # torch, likewise
 
     found: dict[str, dict[str, Any]] = {}
     for member in plan.members:

@@ -17,6 +17,7 @@ from audit_core.fills import FILLS
 from audit_core.keys import Choice, key
 from audit_core.study.definition import Entry, Study
 from audit_core.study.tables import contender
+from audit_core.study.task import Task
 from audit_core.types import AuditSpec, Triple
 from audit_core.workbench import Workbench
 from models.cards import ModelCard
@@ -55,24 +56,6 @@ class Picture:
 
     reference: str
     label: str | None
-
-
-@dataclass(frozen=True)
-class Task:
-    """The unit of work, of restart and of sharing: one checkpoint and explainer on the images [start, stop), all fills.
-
-    kind: "curves", or "checks" for the slow metrics; forwards, backwards: model evaluations at most, in images.
-    """
-
-    id: str
-    kind: str
-    checkpoint: str
-    explainer: str
-    seed: int
-    start: int
-    stop: int
-    forwards: int
-    backwards: int
 
 
 @dataclass(frozen=True)
