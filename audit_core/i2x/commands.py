@@ -45,7 +45,7 @@ def _rank(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--metric", default="srg")
     verb.add_argument("--steps", type=int, default=12, help="points of each curve after the untouched one")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the study; it is taken up")
-    verb.add_argument("--arch", default="", help="architecture, for a folder without run.json")
+    _facts(verb)
     verb.add_argument("--executor", metavar="NAME[:k=v,…]", default="in-process", help="in-process, processes, ray")
     verb.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
     verb.add_argument("--json", action="store_true", help="machine-readable")
@@ -58,11 +58,38 @@ def _shared(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--split", default="train")
     verb.add_argument("--per-class", type=int, default=0, help="images of each class, 0 for all")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the analysis")
-    verb.add_argument("--arch", default="", help="architecture, for a folder without run.json")
+    _facts(verb)
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
                       help="a setting of the analysis, as prototypes=32; may be repeated")  # fmt: skip
     verb.add_argument("--device", default="auto", help="auto, cpu or cuda[:N]")
     verb.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def _facts(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--arch", default="", help="architecture, for a folder without run.json; classes are the data's")
+    verb.add_argument("--img-size", type=int, metavar="N", help="with --arch: rows and columns; default: as declared")
+    verb.add_argument("--mean", type=float, nargs="+", default=[], help="with --arch: of the input, per channel")
+    verb.add_argument("--std", type=float, nargs="+", default=[], help="with --arch: of the input, per channel")
+
+
+def _open(options: argparse.Namespace) -> tuple[Any, str]:
+    """(the run, its data set in words); a folder without run.json takes its classes from the data set."""
+    from audit_core.data import open_split
+    from audit_core.data.base import DATASETS
+    from audit_core.i2x.runs import Facts, open_run
+    from audit_core.keys import Choice
+
+    if not options.arch:
+        run = open_run(options.folder)
+        if not (data := options.data or run.data):
+            raise InvalidParameter(f"{run.name} does not say what it was trained on; give --data, as digits")
+        return run, data
+    if not options.data:
+        raise InvalidParameter("--arch needs --data too: the classes of the checkpoints are those of the data set")
+    classes = open_split(DATASETS.complete(Choice.parse(options.data)), options.split).classes
+    side = (options.img_size, options.img_size) if options.img_size else None
+    facts = Facts(options.arch, tuple(classes), side, None, tuple(options.mean), tuple(options.std))
+    return open_run(options.folder, facts), options.data
 
 
 def _finetune(verb: argparse.ArgumentParser) -> None:
@@ -81,13 +108,9 @@ def run_verb(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from audit_core.i2x import analysis, commands_text
-    from audit_core.i2x.runs import Facts, open_run
     from audit_core.i2x.sample import open_sample
 
-    run = open_run(options.folder, Facts(options.arch) if options.arch else None)
-    data = options.data or run.data
-    if not data:
-        raise InvalidParameter(f"{run.name} does not say what it was trained on; give --data, as digits")
+    run, data = _open(options)
     settings = parse_settings(options.set)
     sample = open_sample(data, options.split, run.final().card, options.per_class)
     with tqdm(total=100, disable=None, unit="%", leave=False) as bar:
@@ -118,15 +141,12 @@ def run_rank(options: argparse.Namespace) -> None:
 
     from audit_core.cli import open_workbench
     from audit_core.i2x import commands_text, ranking
-    from audit_core.i2x.runs import Facts, open_run
     from audit_core.study import runner
     from audit_core.study.commands import executor_of
     from audit_core.study.definition import ImageSet
     from audit_core.study.results import Results
 
-    run = open_run(options.folder, Facts(options.arch) if options.arch else None)
-    if not (data := options.data or run.data):
-        raise InvalidParameter(f"{run.name} does not say what it was trained on; give --data, as digits")
+    run, data = _open(options)
     images = ImageSet(data, options.split, options.per_class)
     chosen = options.explainer or list(ranking.EXPLAINERS), options.fill or list(ranking.FILLS)
     study, bench = ranking.study_of(run, images, *chosen, options.steps), open_workbench(options.device)

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from audit_core.classifier import Classifier, pick_device
+from audit_core.data import DATASETS
 from audit_core.errors import BadCheckpoint, BadData, InvalidParameter
 from models.cards import UNKNOWN, ModelCard
 from models.checkpoint import CheckpointError, build_timm, load_custom, load_into, read_checkpoint
@@ -37,8 +38,8 @@ class Facts:
 class TrainingRun:
     """A folder of checkpoints of one architecture.
 
-    saved: those that can be read, by step; broken: (file, reason) of the others; data: what it was trained on, in the
-    words of ``python -m models train --data``, empty where nobody said.
+    saved: those that can be read, by step; broken: (file, reason) of the others; data: what it was trained on as a
+    registered data set, empty where nobody said.
     """
 
     folder: Path
@@ -120,7 +121,7 @@ def open_run(folder: str | Path, facts: Facts | None = None) -> TrainingRun:
         listed: Sequence[Saved] = manifest.checkpoints
         facts = Facts(manifest.architecture, manifest.classes, manifest.input_size, manifest.channels,
                       manifest.mean, manifest.std, manifest.encoding)  # fmt: skip
-        data, seed = manifest.data.source if manifest.data else "", manifest.seed
+        data, seed = _registered(manifest.data.source if manifest.data else ""), manifest.seed
     else:
         listed = _listing(folder)
     broken = [(saved.file, reason) for saved in listed if (reason := _unreadable(folder / saved.file))]
@@ -130,6 +131,14 @@ def open_run(folder: str | Path, facts: Facts | None = None) -> TrainingRun:
         reasons = "; ".join(f"{file}: {reason}" for file, reason in broken) or "no other checkpoint was found"
         raise BadData(f"{folder.name} has {len(good)} readable checkpoints, a transition needs two ({reasons})")
     return TrainingRun(folder, facts, good, tuple(broken), data, seed)
+
+
+def _registered(source: str) -> str:
+    """``mnist:FOLDER`` of the training command as a data set's words, ``mnist:path=FOLDER``; "" for wafer files."""
+    name, _, folder = source.partition(":")
+    if name not in DATASETS:
+        return ""
+    return f"{name}:path={folder}" if folder else name
 
 
 def _listing(folder: Path) -> list[Saved]:
