@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,11 @@ def test_an_interrupted_comparison_ends_the_same(setting: tuple, tmp_path: Path)
         assert compare(classifier, train, shares, test, ASKED, folder) == whole
     assert not list((tmp_path / "whole").glob("*.safetensors"))
     assert compare(classifier, train, shares, test, ASKED, tmp_path / "again") == whole
+    once = dataclasses.replace(ASKED, repeats=1)
+    assert compare(classifier, train, shares, test, once, tmp_path / "grown") == whole[: len(whole) // 2]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "grown").glob("*.json")}
+    assert compare(classifier, train, shares, test, ASKED, tmp_path / "grown") == whole  # only the new repeat is made
+    assert all(path.stat().st_mtime_ns == made for path, made in before.items())
 
 
 def test_outcomes_are_what_the_tuned_model_says(setting: tuple, tmp_path: Path) -> None:

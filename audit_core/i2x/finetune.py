@@ -91,8 +91,9 @@ def compare(
     ``folder`` as soon as it is there; run again, what is there is not computed again, and the numbers are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    asked = {name: value for name, value in dataclasses.asdict(comparison).items() if name != "repeats"}
     identity = key(kind="i2x fine-tuning", version=VERSION, weights=classifier.card.weights_sha256, train=train.digest,
-                   test=test.digest, shares=shares, comparison=dataclasses.asdict(comparison))[:16]  # fmt: skip
+                   test=test.digest, shares=shares, comparison=asked)[:16]  # more repeats go on  # fmt: skip
     found: list[Outcome] = []
     total = len(STRATEGIES) * comparison.repeats
     for repeat in range(comparison.repeats):
