@@ -17,6 +17,7 @@ from audit_core.i2x.explanation import (
     competition,
     confused,
     marked,
+    most_uncertain,
     pair_roles,
 )
 from audit_core.i2x.settings import Settings
@@ -107,3 +108,14 @@ def test_the_most_confused_pair(found: tuple[Analysis, dict[int, int]]) -> None:
     assert seen.most_confused == (0, 1)
     assert (seen.confusion().sum(), np.trace(seen.confusion())) == (180, round(180 * seen.accuracy[-1]))
     assert confused(np.array([[9, 0, 2], [1, 9, 0], [3, 1, 9]])) == (0, 2)
+
+
+def test_the_uncertain_one_goes_before_a_stronger_specialised_one() -> None:
+    effects = np.zeros((4, 3, 2))
+    effects[:, 0] = [[0.5, 0], [0.5, 0], [-0.2, 0], [0.5, 0]]  # strong, nearly always one way, and in one class only
+    effects[:, 1] = [[0.1, 0], [-0.1, 0], [0.1, 0], [-0.1, 0]]
+    present, labels = np.array([[True, True, False]] * 5 + [[False, True, False]] * 5), np.repeat([0, 1], 5)
+    roles = pair_roles(effects, present, labels, (0, 1))
+    assert (roles[0].prototype, roles[0].kind) == (0, SPECIALISED)
+    assert most_uncertain(roles).prototype == 1
+    assert most_uncertain(roles[:1]).prototype == 0

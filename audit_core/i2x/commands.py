@@ -94,7 +94,8 @@ def _open(options: argparse.Namespace) -> tuple[Any, str]:
 
 def _finetune(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--prototype", type=int, help="the one to leave out; default: the most uncertain of the pair")
-    verb.add_argument("--share", type=float, default=0.0, help="of an image's locations above which it is held")
+    verb.add_argument("--share", type=float, help="of an image's locations above which it is held; default: the "
+                      "smallest that leaves half of every class")  # fmt: skip
     verb.add_argument("--only-pair", action="store_true", help="remove images of the two classes only")
     verb.add_argument("--test", default="", help="data set that is measured on; default: --data")
     verb.add_argument("--test-split", default="test")
@@ -164,8 +165,9 @@ def run_rank(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data: str, report: Any) -> dict[str, Any]:
     """Curate, fine-tune and measure; Any: see :func:`run_verb`."""
     from audit_core.i2x import commands_text, comparisons
+    from audit_core.i2x.choices import gentle_share
     from audit_core.i2x.curation import Curation
-    from audit_core.i2x.explanation import pair_roles
+    from audit_core.i2x.explanation import most_uncertain, pair_roles
     from audit_core.i2x.finetune import Comparison
     from audit_core.i2x.sample import open_sample
     from models.finetuning import FineTuning
@@ -176,15 +178,18 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     prototype = options.prototype
     if prototype is None:
         roles = pair_roles(made.pushes(made.of_classes(*pair)), made.present, made.trajectory.labels, pair)
-        prototype = roles[0].prototype
+        prototype = most_uncertain(roles).prototype
     try:
         recipe = FineTuning(options.learning_rate)
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
     if not 1 <= options.repeats <= 100:
         raise InvalidParameter(f"--repeats must be in [1, 100], got {options.repeats}")
+    only, share = pair if options.only_pair else (), options.share
+    if share is None:
+        share = gentle_share(made.trajectory.shares, made.trajectory.labels, prototype, only)
     comparison = Comparison(
-        Curation(prototype, options.share, pair if options.only_pair else ()), pair, recipe, options.repeats,
+        Curation(prototype, share, only), pair, recipe, options.repeats,
         made.settings.seed,
     )  # fmt: skip
     folder = options.out / "fine-tuning"

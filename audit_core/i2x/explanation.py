@@ -139,6 +139,11 @@ def pair_roles(
     return sorted(found, key=lambda role: (-role.score, role.prototype))
 
 
+def most_uncertain(roles: Sequence[PairRole]) -> PairRole:
+    """The uncertain role with the highest score; the highest score of all where none is uncertain."""
+    return next((role for role in roles if role.kind == UNCERTAIN), roles[0])
+
+
 def _share(present: np.ndarray, members: np.ndarray, k: int) -> float:
     return float(present[members, k].mean()) if members.any() else 0.0
 

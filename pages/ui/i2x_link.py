@@ -8,6 +8,7 @@ import streamlit as st
 
 from audit_core.i2x import choices
 from audit_core.i2x.comparisons import Compared
+from audit_core.i2x.explanation import most_uncertain
 from pages.ui import i2x_work, link
 from pages.ui.i2x_work import Opened
 
@@ -105,7 +106,7 @@ def follow_pair(opened: Opened) -> None:
     """Prototypes and curation that fit the two classes: the most uncertain ones."""
     roles = i2x_work.roles(opened, pair())
     st.session_state[f"{PAGE}.prototypes"] = [role.prototype for role in roles[:CHOSEN]]
-    st.session_state[f"{PAGE}.remove"] = roles[0].prototype
+    st.session_state[f"{PAGE}.remove"] = most_uncertain(roles).prototype
     follow_prototype(opened)
 
 

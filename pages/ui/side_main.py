@@ -7,6 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from audit_core.errors import AuditError
 from audit_core.i2x.beside import Place, place_of, riser
+from audit_core.i2x.explanation import most_uncertain
 from audit_core.study.filters import Filters
 from pages.ui import i2x_charts, i2x_work, reversal_bump, side_charts, side_link, side_work, wording
 from pages.ui import reversal_chart as chart
@@ -165,7 +166,7 @@ def _why(run: Run, place: Place, pair: tuple[int, int]) -> str:
 def _onwards(run: Run, pair: tuple[str, str], indices: tuple[int, int], at: int) -> None:
     """To the full view of this moment, and to curation."""
     steps = run.analysis.trajectory.steps
-    top = i2x_work.roles(run, indices)[0].prototype
+    top = most_uncertain(i2x_work.roles(run, indices)).prototype
     if st.button(f"Look at P-{top}, curate and fine-tune", icon=":material/arrow_forward:", key=f"{PAGE}.onwards"):
         asked = {"run": run.name, "a": pair[0], "b": pair[1], "to": str(steps[max(at, 1)]), "remove": str(top)}
         st.switch_page("pages/i2x.py", query_params=asked)
