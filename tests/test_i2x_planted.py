@@ -113,7 +113,7 @@ def test_the_most_confused_pair(found: tuple[Analysis, dict[int, int]]) -> None:
 def test_the_uncertain_one_goes_before_a_stronger_specialised_one() -> None:
     effects = np.zeros((4, 3, 2))
     effects[:, 0] = [[0.5, 0], [0.5, 0], [-0.2, 0], [0.5, 0]]  # strong, nearly always one way, and in one class only
-    effects[:, 1] = [[0.1, 0], [-0.1, 0], [0.1, 0], [-0.1, 0]]
+    effects[:, 1] = [[0.08, 0], [-0.08, 0], [0.08, 0], [-0.08, 0]]
     present, labels = np.array([[True, True, False]] * 5 + [[False, True, False]] * 5), np.repeat([0, 1], 5)
     roles = pair_roles(effects, present, labels, (0, 1))
     assert (roles[0].prototype, roles[0].kind) == (0, SPECIALISED)
