@@ -75,7 +75,7 @@ def test_model_commands_parse(words):
 
 def test_every_verb_is_documented():
     shown = {line[0] for line in commands("audit_core")}
-    assert shown == {"list", "audit", "verify", "measure", "matrix", "study"}
+    assert shown == {"list", "audit", "verify", "measure", "matrix", "study", "i2x"}
     assert {line[0] for line in commands("models")} == {"train", "publish"}
 
 

@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 from audit_core.i2x.analysis import Analysis
 from pages.ui import charts
 from pages.ui import reversal_chart as chart
-from pages.ui.reversal_looks import HUES, INK
+from pages.ui.reversal_looks import INK
 
 SIGNED = {"light": ("#D55E00", "#0072B2"), "dark": ("#E69F00", "#56B4E9")}  # up, down; as the diverging map
+HUES = ("#009E73", "#CC79A7", "#B8A800", "#56B4E9", "#E69F00", "#0072B2")  # first those that no sign has
 CLASS_HUES = {"light": ("#1B2430", "#6E7681"), "dark": ("#E6EBF2", "#9AA3AF")}
 UNIT = "gradient-weighted activation, logits"
 

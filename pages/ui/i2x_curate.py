@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
 from audit_core import jobs
 from audit_core.errors import AuditError
-from audit_core.i2x import choices, comparisons
+from audit_core.i2x import comparisons
 from audit_core.i2x.comparisons import Compared
-from audit_core.i2x.curation import OTHER_PROTOTYPE, Curation, training_sets
-from audit_core.i2x.finetune import STRATEGIES, Comparison
+from audit_core.i2x.finetune import STRATEGIES
 from audit_core.jobs import JobContext
 from audit_core.store import default_directory
-from models.finetuning import FineTuning
-from pages.ui import i2x_effect, i2x_link, resources, wording, work
-from pages.ui.i2x_link import RATES, REPEATS, SHARES
+from pages.ui import i2x_curate_form, i2x_effect, i2x_link, resources, wording, work
 from pages.ui.i2x_pickers import title
 from pages.ui.i2x_work import Opened
-from pages.ui.params import hold
 
 PAGE = i2x_link.PAGE
 AWAY = "You may look at other pages meanwhile; what is done stays done, also after a cancel."
@@ -26,12 +21,13 @@ AWAY = "You may look at other pages meanwhile; what is done stays done, also aft
 
 def draw(opened: Opened) -> None:
     """The choices, what they would remove, the button or the running job, and the numbers."""
-    start, asked = _choose(opened)
-    problem = _tell_removed(opened, asked.curation)
+    i2x_curate_form.draw(opened)
+    start, asked = i2x_curate_form.asked(opened)
+    problem = i2x_curate_form.removed(opened, asked.curation)
     key = comparisons.identity(opened.analysis, start, asked)
     found = finished(opened, key)
     if found is None:
-        _run(opened, start, asked, key, problem)
+        _run(opened, asked.repeats, key, problem)
         found = finished(opened, st.session_state.get(f"{PAGE}.compared", "")) or opened.example
         if found is not None:
             st.info(f"Below: an earlier comparison. {_question(opened, found)}", icon=":material/history:")
@@ -54,52 +50,8 @@ def _folder():
     return default_directory().parent / "i2x"
 
 
-def _choose(opened: Opened) -> tuple[int, Comparison]:
-    made, pair = opened.analysis, i2x_link.pair()
-    for name in ("remove", "share", "only", "start", "rate", "repeats"):
-        hold(f"{PAGE}.{name}")
-    follow = {"on_change": i2x_link.follow_prototype, "args": (opened,)}
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        prototype = st.selectbox(
-            "Leave out images that hold", range(made.prototypes.count), key=f"{PAGE}.remove", format_func=title,
-            width=190, **follow,
-        )  # fmt: skip
-        least = st.selectbox(
-            "on more than", SHARES, key=f"{PAGE}.share", format_func=lambda share: f"{share:.0%} of their locations",
-            width=210,
-        )  # fmt: skip
-        start = st.selectbox(
-            "Start from the checkpoint of", made.trajectory.steps, key=f"{PAGE}.start", width=230,
-            format_func=lambda step: f"step {step}",
-            help="An early one still confuses classes, so that an effect can show.",
-        )  # fmt: skip
-        rate = st.selectbox("Learning rate (AdamW)", RATES, key=f"{PAGE}.rate", format_func="{:g}".format, width=170)
-        repeats = st.selectbox(
-            "Repeats", range(1, REPEATS + 1), key=f"{PAGE}.repeats", width=110, help="One repeat has no interval."
-        )
-        only = st.toggle("Only images of these two classes", key=f"{PAGE}.only", **follow)
-    curation = Curation(prototype, least, pair if only else ())
-    return start, Comparison(curation, pair, FineTuning(rate), repeats, made.settings.seed)
-
-
-def _tell_removed(opened: Opened, curation: Curation) -> bool:
-    """Say how many images of which class would go; whether that cannot be done."""
-    seen, classes = opened.analysis.trajectory, opened.analysis.classes
-    gone = choices.removed_per_class(seen.shares, seen.labels, curation, len(classes))
-    told = ", ".join(f"{count:,} of {wording.plain(classes[c])}" for c, count in enumerate(gone) if count)
-    st.markdown(f"Removed before training: **{int(gone.sum()):,}** of {len(seen.labels):,} images ({told or 'none'}).")
-    try:
-        sets = training_sets(seen.shares, seen.labels, curation, np.random.default_rng(opened.analysis.settings.seed))
-    except AuditError as problem:
-        st.warning(wording.plain(str(problem)), icon=":material/block:")
-        return True
-    if OTHER_PROTOTYPE not in sets:
-        st.caption("No other prototype could be left out in the same way: that control is missing.")
-    return False
-
-
-def _run(opened: Opened, start: int, asked: Comparison, key: str, problem: bool) -> None:
-    job = f"i2x-finetune:{key}"
+def _run(opened: Opened, repeats: int, key: str, problem: bool) -> None:
+    job = _job(key)
     now = resources.jobs().get(job, resources.owner())
     mine = now is not None and not work.left(job)
     if now is not None and not now.final and mine:
@@ -113,14 +65,21 @@ def _run(opened: Opened, start: int, asked: Comparison, key: str, problem: bool)
         st.warning(told, icon=":material/stop_circle:")
     st.button(
         "Fine-tune and measure", key=f"{PAGE}.finetune", type="primary", icon=":material/play_arrow:", disabled=problem,
-        on_click=_submit, args=(opened, start, asked, job),
-        help=f"{len(STRATEGIES)} strategies of one or two epochs, {asked.repeats} times each.",
+        on_click=_submit, args=(opened,),
+        help=f"{len(STRATEGIES)} strategies of one or two epochs, {repeats} times each.",
     )  # fmt: skip
     if told := st.session_state.pop(f"{PAGE}.refused", ""):
         st.error(wording.plain(told), icon=":material/error:")
 
 
-def _submit(opened: Opened, start: int, asked: Comparison, job: str) -> None:
+def _job(key: str) -> str:
+    return f"i2x-finetune:{key}"
+
+
+def _submit(opened: Opened) -> None:
+    """Ask what the widgets say now: they may have changed since the button was drawn."""
+    start, asked = i2x_curate_form.asked(opened)
+    job = _job(comparisons.identity(opened.analysis, start, asked))
     analysis, run, device, folder = opened.analysis, opened.run, str(resources.bench().device), _folder()
 
     def compare(context: JobContext) -> Compared:

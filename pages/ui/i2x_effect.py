@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
 from audit_core.i2x.comparisons import Compared
@@ -62,6 +63,14 @@ def draw(opened: Opened, found: Compared) -> None:
         key=f"{PAGE}.strategies",
     )
     st.caption(TABLE)
-    figure = i2x_charts_effect.confusions(found, strategy, opened.analysis.classes)
-    chart.show(figure, f"{PAGE}.confusions", i2x_charts_effect.alt(found, strategy, names))
+    top, asked, classes = i2x_charts_effect.largest_wrong(found, strategy), found.asked.pair, opened.analysis.classes
+    shown = {
+        f"before, step {found.start}": np.array(found.before.confusion),
+        f"after “{strategy}”": found.confusion(strategy),
+    }
+    for column, (when, counts), key in zip(st.columns(2, gap="large"), shown.items(), ("before", "after"), strict=True):
+        with column:
+            st.markdown(f"**Confusions {wording.plain(when)}**")
+            figure = i2x_charts_effect.confusion(counts, asked, classes, top)
+            chart.show(figure, f"{PAGE}.confusions.{key}", i2x_charts_effect.alt(counts, asked, classes, when))
     st.caption(MATRICES)

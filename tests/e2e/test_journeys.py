@@ -75,7 +75,7 @@ def test_home_shows_a_finished_audit_and_leads_on(visitor: Any) -> None:
 
 LANDMARKS = {"": "How to read this", "spot_audit": "Take it along", "compare": "The curves in one chart",
              "checkpoints": "Add a custom checkpoint", "methods": "Grad-CAM++", "study": "Run and browse",
-             "reversal": "Do the fills agree?"}  # fmt: skip
+             "reversal": "Do the fills agree?", "i2x": "Curate and fine-tune"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["compare", "checkpoints", "methods"])
