@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ def fine_tune(
     images: normalised images of a batch of indices, on the module's device. The module is left in eval mode; the
     global random state (dropout draws from it) is as found.
     """
+    import torch  # here: pages read the recipe without it
+    import torch.nn.functional as F
+
     optimizer = torch.optim.AdamW(module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     order = torch.randperm(len(labels), generator=rng)
     seed = int(torch.randint(2**31, (), generator=rng))

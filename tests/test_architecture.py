@@ -24,7 +24,8 @@ MACHINE = {
     "torch.cuda.get_device_name", "torch.cuda.device_count",
 }
 LIGHT = ("audit_core", "audit_core.record", "audit_core.store", "audit_core.jobs", "models.cards", "models.zoo",
-         "audit_core.study.shelf", "audit_core.study.analysis")  # fmt: skip
+         "audit_core.study.shelf", "audit_core.study.analysis", "audit_core.i2x.analysis",
+         "audit_core.i2x.comparisons", "audit_core.i2x.ranking", "audit_core.i2x.beside")  # fmt: skip
 
 
 def name_of(path: Path) -> str:

@@ -23,12 +23,12 @@ from audit_core.classifier import Classifier
 from audit_core.errors import BadData, InvalidParameter
 from audit_core.explainers.cam import GradCAM
 from audit_core.i2x import analysis
-from audit_core.i2x.analysis import Stopped, analyse
 from audit_core.i2x.features import look
+from audit_core.i2x.finding import find, judge
 from audit_core.i2x.intensity import prototype_intensity
+from audit_core.i2x.making import Stopped, analyse
 from audit_core.i2x.mapping import group, ridge, transition
 from audit_core.i2x.pieces import PIECES
-from audit_core.i2x.prototypes import find, judge
 from audit_core.i2x.runs import Facts, open_run
 from audit_core.i2x.sample import open_sample
 from audit_core.i2x.settings import Settings

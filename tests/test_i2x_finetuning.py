@@ -15,8 +15,9 @@ from scipy import stats
 from audit_core.errors import InvalidParameter
 from audit_core.i2x.curation import CURATED, FULL, OTHER_PROTOTYPE, RANDOM, Curation, removed, training_sets
 from audit_core.i2x.effects import difference, table
-from audit_core.i2x.finetune import STRATEGIES, Comparison, Outcome, compare, words
+from audit_core.i2x.finetune import compare
 from audit_core.i2x.prototypes import location_shares
+from audit_core.i2x.strategies import STRATEGIES, Comparison, Outcome, words
 from models.finetuning import FineTuning, fine_tune
 
 

@@ -8,7 +8,7 @@ import pytest
 from planted import PLAN, PlantedRun, S, U, X, Y
 from sklearn.metrics import adjusted_rand_score
 
-from audit_core.i2x.analysis import Analysis, analyse
+from audit_core.i2x.analysis import Analysis
 from audit_core.i2x.explanation import (
     SHARED,
     SPECIALISED,
@@ -20,6 +20,7 @@ from audit_core.i2x.explanation import (
     most_uncertain,
     pair_roles,
 )
+from audit_core.i2x.making import analyse
 from audit_core.i2x.settings import Settings
 
 

@@ -108,7 +108,7 @@ def run_verb(options: argparse.Namespace) -> None:
     """Open run and images, make what is missing, and print."""
     from tqdm import tqdm
 
-    from audit_core.i2x import analysis, commands_text
+    from audit_core.i2x import commands_text, making
     from audit_core.i2x.sample import open_sample
 
     run, data = _open(options)
@@ -121,11 +121,11 @@ def run_verb(options: argparse.Namespace) -> None:
             bar.update(round(100 * share) - bar.n)
 
         if options.verb == "prototypes":
-            found = analysis.prototypes_of(run, sample, settings, options.out, options.device, report)
+            found = making.prototypes_of(run, sample, settings, options.out, options.device, report)
             words = commands_text.prototypes(found, sample)
         else:
             source = f"{data}:{options.split}"
-            made = analysis.analyse(run, sample, settings, options.out, source, options.device, report)
+            made = making.analyse(run, sample, settings, options.out, source, options.device, report)
             tell: Callable[..., dict[str, Any]] = commands_text.trajectory
             words = tell(made) if options.verb == "trajectory" else {}
             if options.verb == "explain":
@@ -168,8 +168,8 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     from audit_core.i2x.choices import gentle_share
     from audit_core.i2x.curation import Curation
     from audit_core.i2x.explanation import most_uncertain, pair_roles
-    from audit_core.i2x.finetune import Comparison
     from audit_core.i2x.sample import open_sample
+    from audit_core.i2x.strategies import Comparison
     from models.finetuning import FineTuning
 
     start = options.from_step if options.from_step is not None else run.steps[-1]

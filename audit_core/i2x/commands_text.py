@@ -12,10 +12,10 @@ import numpy as np
 from audit_core.i2x.analysis import Analysis
 from audit_core.i2x.effects import table
 from audit_core.i2x.explanation import class_roles, competition, marked, pair_roles
-from audit_core.i2x.finetune import Comparison, Outcome
 from audit_core.i2x.prototypes import Prototypes
 from audit_core.i2x.ranking import RankPath
 from audit_core.i2x.sample import Sample
+from audit_core.i2x.strategies import Comparison, Outcome
 
 Words = dict[str, Any]  # Any: JSON values
 DIGITS = 5

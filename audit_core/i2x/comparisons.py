@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from audit_core.errors import BadData
 from audit_core.i2x.analysis import Analysis
 from audit_core.i2x.choices import removed_per_class
 from audit_core.i2x.curation import Curation
-from audit_core.i2x.finetune import Comparison, Outcome, Report, compare, measure
-from audit_core.i2x.runs import TrainingRun
-from audit_core.i2x.sample import Sample, open_sample
+from audit_core.i2x.strategies import Comparison, Outcome
 from audit_core.keys import key
 from models.finetuning import FineTuning
+
+if TYPE_CHECKING:
+    from audit_core.i2x.runs import TrainingRun
+    from audit_core.i2x.sample import Sample
 
 FILE = "comparison.json"  # of the example that stands beside an analysis
 VERSION = 1
@@ -65,12 +67,14 @@ def make(
     asked: Comparison,
     folder: Path,
     device: str = "cpu",
-    report: Report = lambda share, message: None,
+    report: Callable[[float, str], None] = lambda share, message: None,
 ) -> Compared:
     """Fine-tune and measure, see :func:`compare`; the result is also written to ``folder``, under its identity.
 
     ``BadData`` where ``train`` are not the images that the prototypes were found on.
     """
+    from audit_core.i2x.finetune import compare, measure  # torch, which reading a comparison does not need
+
     if train.digest != analysis.manifest["images_sha256"]:
         raise BadData(f"{analysis.name} was analysed on other images than those given; open the very same ones")
     classifier = run.classifier(start, device)
@@ -89,6 +93,8 @@ def make(
 
 def images_of(analysis: Analysis, run: TrainingRun, split: str = "test") -> tuple[Sample, Sample]:
     """(the images of the analysis, the images of ``split`` of the same data set)."""
+    from audit_core.i2x.sample import open_sample  # torch, likewise
+
     dataset, _, own = str(analysis.manifest["source"]).rpartition(":")
     card = run.final().card
     return open_sample(dataset, own, card), open_sample(dataset, split, card)

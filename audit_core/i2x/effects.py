@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from audit_core.i2x.finetune import Outcome
+from audit_core.i2x.strategies import Outcome
 from audit_core.statistics.estimates import Estimate
 
 

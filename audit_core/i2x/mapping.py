@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import HDBSCAN
 
 from audit_core.i2x.settings import Settings
 
@@ -89,6 +88,8 @@ def group(changes: np.ndarray, smallest: int, min_samples: int = 5) -> np.ndarra
     """Group of every image by its change of confidence, int (n,), -1 for noise; changes: float (n, classes)."""
     if len(changes) < 2 * smallest or len(changes) <= min_samples:
         return np.full(len(changes), -1)
+    from sklearn.cluster import HDBSCAN  # a second of import that reading an analysis does not need
+
     return HDBSCAN(min_cluster_size=smallest, min_samples=min_samples, copy=True).fit_predict(changes)
 
 

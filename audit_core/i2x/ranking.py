@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audit_core.errors import InvalidParameter
-from audit_core.i2x.runs import TrainingRun
 from audit_core.statistics import Better, Estimate, RankTable, agreement_of, rank_intervals, resample
 from audit_core.study.definition import CurveSettings, Entry, ImageSet, Study
 from audit_core.study.direction import better_of
 from audit_core.study.filters import Filters
 from audit_core.study.results import EVERYTHING, Results
 from audit_core.study.tables import contender
+
+if TYPE_CHECKING:
+    from audit_core.i2x.runs import TrainingRun
 
 PREFIX = "step "
 RANDOM = "random"

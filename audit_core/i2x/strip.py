@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from audit_core.data import open_image
 from audit_core.i2x.analysis import Analysis
-from audit_core.i2x.features import look
-from audit_core.i2x.runs import TrainingRun
 from audit_core.i2x.settings import Settings
 from audit_core.images import prepare
 from audit_core.keys import key
 from models.cards import ModelCard
+
+if TYPE_CHECKING:
+    from audit_core.i2x.runs import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ def follow(
     report: Callable[[float, str, Strip], None] = lambda share, message, so_far: None,
 ) -> Strip:
     """Look at one image with the checkpoints of ``steps``; the map is that of class ``label``."""
+    import torch  # here: a page that reads a strip does not need it
+
+    from audit_core.i2x.features import look
+
     settings = dataclasses.replace(settings, target="true" if settings.target == "all" else settings.target)
     pixels = torch.from_numpy(pixels_of(reference, run.final().card))[None]
     maps, confidence = [], []

@@ -1,19 +1,14 @@
-"""Intensities and confidences over a training run, one checkpoint after the other."""
+"""Intensities and confidences over a training run, one checkpoint after the other. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from audit_core.classifier import Classifier
 from audit_core.i2x.explanation import confused
-from audit_core.i2x.features import batches, look
-from audit_core.i2x.intensity import prototype_intensity
 from audit_core.i2x.prototypes import Prototypes, location_shares
-from audit_core.i2x.sample import Sample
-from audit_core.i2x.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -22,24 +17,6 @@ class Moment:
 
     intensity: np.ndarray
     confidence: np.ndarray
-
-
-def moment(
-    classifier: Classifier,
-    sample: Sample,
-    prototypes: Prototypes,
-    settings: Settings,
-    report: Callable[[float], None] = lambda share: None,
-) -> Moment:
-    """Look at every image with one checkpoint; the prototypes stay those of the final model."""
-    intensities, confidences = [], []
-    for start, pixels in batches(classifier, sample.pixels):
-        stop = start + len(pixels)
-        seen = look(classifier, pixels, sample.labels[start:stop], settings)
-        intensities.append(prototype_intensity(seen.saliency, prototypes.assignments[start:stop], prototypes.count))
-        confidences.append(seen.confidence.astype(np.float32))
-        report(stop / len(sample))
-    return Moment(np.concatenate(intensities), np.concatenate(confidences))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from audit_core import jobs
 from audit_core.errors import AuditError
 from audit_core.i2x import comparisons
 from audit_core.i2x.comparisons import Compared
-from audit_core.i2x.finetune import STRATEGIES
+from audit_core.i2x.strategies import STRATEGIES
 from audit_core.jobs import JobContext
 from audit_core.store import default_directory
 from pages.ui import i2x_curate_form, i2x_effect, i2x_link, resources, wording, work

@@ -8,7 +8,7 @@ import streamlit as st
 from audit_core.errors import AuditError
 from audit_core.i2x import choices
 from audit_core.i2x.curation import OTHER_PROTOTYPE, Curation, training_sets
-from audit_core.i2x.finetune import Comparison
+from audit_core.i2x.strategies import Comparison
 from models.finetuning import FineTuning
 from pages.ui import i2x_link, wording
 from pages.ui.i2x_link import RATES, REPEATS, SHARES

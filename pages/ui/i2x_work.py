@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -14,9 +15,11 @@ from audit_core.i2x.analysis import Analysis, read
 from audit_core.i2x.comparisons import Compared
 from audit_core.i2x.explanation import ClassRole, PairRole, class_roles, pair_roles
 from audit_core.i2x.pieces import MANIFEST
-from audit_core.i2x.runs import TrainingRun, open_run
 from audit_core.i2x.shelf import Shipped
 from audit_core.i2x.strip import pixels_of
+
+if TYPE_CHECKING:
+    from audit_core.i2x.runs import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def _analysis(name: str, stamp: str) -> Analysis:
 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _run(name: str, stamp: str) -> TrainingRun:
+    from audit_core.i2x.runs import open_run  # torch, which looking at an analysis does not need
+
     return open_run(shelf.shipped()[name].run)
 
 
@@ -128,12 +133,7 @@ def _means(stamp: str, c: int, _opened: Opened) -> tuple[np.ndarray, np.ndarray]
 
 @st.cache_data(max_entries=2000, show_spinner=False)
 def _pixels(stamp: str, reference: str, _opened: Opened) -> np.ndarray:
-    return pixels_of(reference, _card(_opened.name, stamp))
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _card(name: str, stamp: str):
-    return _run(name, stamp).final().card
+    return pixels_of(reference, _opened.analysis.card)
 
 
 @st.cache_data(max_entries=500, show_spinner=False)

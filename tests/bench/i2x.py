@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from audit_core.i2x.analysis import analyse
+from audit_core.i2x.making import analyse
 from audit_core.i2x.runs import open_run
 from audit_core.i2x.sample import open_sample
 from audit_core.i2x.settings import Settings
