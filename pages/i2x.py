@@ -18,6 +18,7 @@ with st.spinner("Opening the training run (first use takes some seconds) …"):
         i2x_roles,
         i2x_strip,
         i2x_work,
+        link,
         wording,
     )
 
@@ -28,7 +29,7 @@ names = i2x_work.names()
 if not names:
     st.info("No analysis is here yet: run `python -m audit_core i2x trajectory`.")
     st.stop()
-wanted = i2x_link.first(asked, "run") if news else ""
+wanted = link.first(asked, "run") if news else ""
 problems = []
 if wanted and wanted not in names:
     problems.append(f"there is no training run {wanted!r} here; showing {names[0]}.")

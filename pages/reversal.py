@@ -10,6 +10,7 @@ with st.spinner("Opening the study (first use takes some seconds) …"):
     from audit_core.errors import AuditError
     from audit_core.study.shelf import Shelf
     from pages.ui import (
+        link,
         reversal_cd,
         reversal_chart,
         reversal_claims,
@@ -30,7 +31,7 @@ names = Shelf.default().names()
 if not names:
     st.info("No study is here yet: define one on the Study page, or run `python -m audit_core study run`.")
     st.stop()
-wanted = reversal_link.first(asked, "study") if news else ""
+wanted = link.first(asked, "study") if news else ""
 try:
     if wanted:
         Shelf.default().folder(wanted)

@@ -24,16 +24,7 @@ Words = dict[str, list[str]]
 
 def words() -> tuple[Words, bool]:
     """(what was asked for, whether it is news to the widgets): an opened link, else what was here last."""
-    asked = {name: st.query_params.get_all(name) for name in KNOWN if name in st.query_params}
-    known = st.session_state.get(f"{PAGE}.words")
-    if asked and asked != st.session_state.get(f"{PAGE}.written") and not link.late(PAGE, asked):
-        return asked, True
-    return dict(known or {}), f"{PAGE}.run" not in st.session_state
-
-
-def first(asked: Mapping[str, Sequence[str]], name: str) -> str:
-    """The one word that counts, "" for none."""
-    return next(iter(asked.get(name, [])), "")
+    return link.lists(PAGE, KNOWN, f"{PAGE}.run")
 
 
 def pair() -> tuple[int, int]:
@@ -46,7 +37,7 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
     made, example, problems = opened.analysis, opened.example, []
     state = st.session_state
     a, b = example.asked.pair if example else made.trajectory.most_confused
-    named = [first(asked, side) for side in ("a", "b")]
+    named = [link.first(asked, side) for side in ("a", "b")]
     if any(named):
         places = [made.classes.index(name) if name in made.classes else None for name in named]
         if None in places or places[0] == places[1]:
@@ -54,13 +45,13 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
         else:
             a, b = (place for place in places if place is not None)
     state[f"{PAGE}.a"], state[f"{PAGE}.b"] = a, b
-    reference = first(asked, "image")
+    reference = link.first(asked, "image")
     if reference and reference not in made.references:
         problems.append(f"the analysis holds no image {reference!r}; showing another.")
     place = made.references.index(reference) if reference in made.references else i2x_work.images_of_class(opened, a)[0]
     show_image(opened, place)
     ends = {str(step): t for t, step in enumerate(made.trajectory.steps[1:])}
-    to = first(asked, "to")
+    to = link.first(asked, "to")
     if to and to not in ends:
         problems.append(f"no transition ends at step {to!r}; the steps are {', '.join(ends)}.")
     state[f"{PAGE}.at"] = ends.get(to, choices.opening_transition(made.transitions))
@@ -88,7 +79,7 @@ def _seed_curation(asked: Mapping[str, Sequence[str]], opened: Opened, example: 
     }  # fmt: skip
     problems = []
     for name, values in offered.items():
-        if not (word := first(asked, name)):
+        if not (word := link.first(asked, name)):
             continue
         if (value := next((one for one in values if said(one) == word), None)) is None:
             problems.append(f"{name} {word!r} is not offered; it is left as it is.")

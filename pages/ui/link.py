@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,6 +35,23 @@ def words(page: str) -> tuple[dict[str, str], bool]:
     if asked and asked != st.session_state.get(last) and not late(page, asked):
         return {**DEFAULTS, **asked}, True
     return dict(known or DEFAULTS), known is None
+
+
+def lists(page: str, names: Sequence[str], widget: str) -> tuple[dict[str, list[str]], bool]:
+    """(all values of these words, whether they are news to the widgets): an opened link, else what was here last.
+
+    widget: the key of one that is there once the page was drawn.
+    """
+    asked = {name: st.query_params.get_all(name) for name in names if name in st.query_params}
+    known = st.session_state.get(f"{page}.words")
+    if asked and asked != st.session_state.get(f"{page}.written") and not late(page, asked):
+        return asked, True
+    return dict(known or {}), widget not in st.session_state
+
+
+def first(asked: Mapping[str, Sequence[str]], name: str) -> str:
+    """The one word that counts, "" for none."""
+    return next(iter(asked.get(name, [])), "")
 
 
 def address() -> str:

@@ -9,8 +9,8 @@ import streamlit as st
 from audit_core.study.analysis import SchemeView
 from audit_core.study.filters import CORRECT, Filters
 from audit_core.study.shelf import SHIPPED, VISITOR
+from pages.ui import link, reversal_looks, reversal_work, wording
 from pages.ui import reversal_link as words_of
-from pages.ui import reversal_looks, reversal_work, wording
 from pages.ui.params import hold
 from pages.ui.reversal_chart import metric_title
 from pages.ui.reversal_work import Opened
@@ -46,7 +46,7 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
     """Set the widgets to a link's words, else to their defaults; returns a sentence for each without meaning."""
     state, results, problems = st.session_state, opened.results, []
     offered = reversal_work.metrics(opened)
-    metric = words_of.first(asked, "metric")
+    metric = link.first(asked, "metric")
     if metric and metric not in offered:
         problems.append(f"the study does not rank by {metric!r}; it has {', '.join(offered)}.")
     state[f"{PAGE}.metric"] = metric if metric in offered else offered[0]
@@ -58,18 +58,18 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
     state[f"{PAGE}.classes"], state[f"{PAGE}.training_seeds"] = classes, seeds
     state[f"{PAGE}.without_none"] = NONE in filters.leave_out
     state[f"{PAGE}.correct"] = filters.correct
-    state[f"{PAGE}.published"] = words_of.first(asked, "published") == "1"
-    state[f"{PAGE}.scheme"] = words_of.first(asked, "scheme")
+    state[f"{PAGE}.published"] = link.first(asked, "published") == "1"
+    state[f"{PAGE}.scheme"] = link.first(asked, "scheme")
     known = {c.name for c in results.contenders}
     chosen = [name for name in asked.get("contender", []) if name in known]
     if unknown := [name for name in asked.get("contender", []) if name not in known]:
         problems.append(f"the study has no contender {', '.join(map(repr, unknown))}; left out.")
     state[f"{PAGE}.contenders"] = chosen or preset("default", opened)
     for side in ("a", "b"):
-        if (name := words_of.first(asked, side)) and name not in known:
+        if (name := link.first(asked, side)) and name not in known:
             problems.append(f"the study has no contender {name!r} to compare; showing the surest pair.")
         state[f"{PAGE}.{side}"] = name if name in known else ""
-    fill = words_of.first(asked, "fill")
+    fill = link.first(asked, "fill")
     state[f"{PAGE}.fill"] = fill if fill in results.fills else ""
     return problems + wrong
 

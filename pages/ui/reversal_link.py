@@ -20,11 +20,7 @@ Words = dict[str, list[str]]
 
 def words() -> tuple[Words, bool]:
     """(what was asked for, whether it is news to the widgets): an opened link, else what was here last."""
-    asked = {name: st.query_params.get_all(name) for name in KNOWN if name in st.query_params}
-    known = st.session_state.get(f"{PAGE}.words")
-    if asked and asked != st.session_state.get(f"{PAGE}.written") and not link.late(PAGE, asked):
-        return asked, True
-    return dict(known or {}), f"{PAGE}.metric" not in st.session_state
+    return link.lists(PAGE, KNOWN, f"{PAGE}.metric")
 
 
 def remember(shown: Mapping[str, Sequence[str]], filters: Filters) -> None:
@@ -49,8 +45,3 @@ def filters_of(asked: Mapping[str, Sequence[str]]) -> tuple[Filters, list[str]]:
         except InvalidParameter as problem:
             problems.append(f"{problem}; it is left out.")
     return Filters.parse(urlencode(good)), problems
-
-
-def first(asked: Mapping[str, Sequence[str]], name: str) -> str:
-    """The one word that counts, "" for none."""
-    return next(iter(asked.get(name, [])), "")

@@ -19,11 +19,8 @@ Words = dict[str, str]
 
 def words() -> tuple[Words, bool]:
     """(what was asked for, whether it is news to the widgets): an opened link, else what was here last."""
-    asked = {name: st.query_params[name] for name in KNOWN if name in st.query_params}
-    known = st.session_state.get(f"{PAGE}.words")
-    if asked and asked != st.session_state.get(f"{PAGE}.written") and not link.late(PAGE, asked):
-        return asked, True
-    return dict(known or {}), f"{PAGE}.step" not in st.session_state
+    asked, news = link.lists(PAGE, KNOWN, f"{PAGE}.step")
+    return {name: link.first(asked, name) for name in asked}, news
 
 
 def seed(asked: Mapping[str, str], run: Run, study: Study) -> list[str]:
@@ -62,8 +59,8 @@ def seed(asked: Mapping[str, str], run: Run, study: Study) -> list[str]:
 
 def remember(run: str) -> None:
     """Write what is on screen into the URL and keep it for page switches."""
-    shown = {"run": run, **{name: str(st.session_state[f"{PAGE}.{name}"]) for name in KNOWN[1:]}}
+    shown = {"run": [run], **{name: [str(st.session_state[f"{PAGE}.{name}"])] for name in KNOWN[1:]}}
     st.session_state[f"{PAGE}.words"] = shown
     link.note(PAGE, shown)
-    if st.query_params.to_dict() != shown:
+    if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
         st.query_params.from_dict(shown)
