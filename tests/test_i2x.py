@@ -290,3 +290,12 @@ def test_settings_survive_json() -> None:
     assert Settings.parse(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
     with pytest.raises(InvalidParameter, match="no setting 'colour'"):
         Settings.parse({"colour": "red"})
+
+
+def test_another_normalisation_is_another_analysis(tmp_path: Path) -> None:
+    folder = small_run(tmp_path / "run", steps=2)
+    sample = open_sample("digits", "test", open_run(folder, FACTS).final().card, per_class=3)
+    first = analyse(open_run(folder, FACTS), sample, SMALL, tmp_path / "out")
+    second = analyse(open_run(folder, dataclasses.replace(FACTS, mean=(0.4,))), sample, SMALL, tmp_path / "out")
+    assert not np.array_equal(first.trajectory.confidence, second.trajectory.confidence)
+    equal(analyse(open_run(folder, FACTS), sample, SMALL, tmp_path / "out"), first)

@@ -122,17 +122,18 @@ def run_verb(options: argparse.Namespace) -> None:
 
         if options.verb == "prototypes":
             found = making.prototypes_of(run, sample, settings, options.out, options.device, report)
-            words = commands_text.prototypes(found, sample)
+            words, broken = commands_text.prototypes(found, sample), run.broken
         else:
             source = f"{data}:{options.split}"
             made = making.analyse(run, sample, settings, options.out, source, options.device, report)
+            broken = made.broken
             tell: Callable[..., dict[str, Any]] = commands_text.trajectory
             words = tell(made) if options.verb == "trajectory" else {}
             if options.verb == "explain":
                 words = commands_text.explanation(made, parse_pair(options.pair, made.classes))
             if options.verb == "finetune":
                 words = _compare(options, run, made, sample, data, report)
-    words["broken"] = [list(entry) for entry in run.broken]
+    words["broken"] = [list(entry) for entry in broken]
     sys.stdout.write(json.dumps(words) + "\n" if options.json else commands_text.lines(words))
 
 

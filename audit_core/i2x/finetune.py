@@ -48,7 +48,8 @@ def compare(
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked = {name: value for name, value in dataclasses.asdict(comparison).items() if name != "repeats"}
-    identity = key(kind="i2x fine-tuning", version=VERSION, weights=classifier.card.weights_sha256, train=train.digest,
+    identity = key(kind="i2x fine-tuning", version=VERSION, weights=classifier.card.weights_sha256,
+                   normalised=[list(classifier.card.mean), list(classifier.card.std)], train=train.digest,
                    test=test.digest, shares=shares, comparison=asked)[:16]  # more repeats go on  # fmt: skip
     found: list[Outcome] = []
     total = len(STRATEGIES) * comparison.repeats

@@ -105,13 +105,15 @@ def _prototypes(
 ) -> tuple[str, Prototypes, list[int], ModelCard]:  # fmt: skip
     """(name of the piece, prototypes, steps to look at, card); what does not load is added to ``broken``."""
     final, steps = _last_that_loads(run, device, broken)
-    name = "prototypes-" + key(version=VERSION, weights=final.card.weights_sha256, images=sample.digest,
+    card = final.card
+    facts = [card.architecture, list(card.mean), list(card.std), list(card.classes)]
+    name = "prototypes-" + key(version=VERSION, weights=card.weights_sha256, card=facts, images=sample.digest,
                                settings=dataclasses.asdict(settings))[:16]  # fmt: skip
     found = folder.read_prototypes(name)
     if found is None:
         found = finding.find(final, sample.pixels, settings, lambda share, words: report(0.3 * share, words))
         folder.write(name, _arrays(found))
-    return name, found, steps, final.card
+    return name, found, steps, card
 
 
 def _within(report: Report, place: int, total: int, message: str) -> Callable[[float], None]:
