@@ -183,6 +183,14 @@ def test_k_is_found_where_there_is_one(criterion: str) -> None:
     assert max(scores, key=lambda count: scores[count]) == 5
 
 
+def test_k_is_chosen_where_none_is_given() -> None:
+    sample, _ = planted.images(20)
+    found = find(PlantedRun().classifier(80), sample.pixels, Settings(prototypes=0, components=5, candidates=(3, 6, 11)))
+    assert found.count == 6
+    assert [count for count, _ in found.judged] == [3, 6, 11]
+    assert max(found.judged, key=lambda pair: pair[1])[0] == 6
+
+
 def test_groups_are_those_of_hdbscan() -> None:
     rng = np.random.default_rng(0)
     changes = np.concatenate([rng.normal(m, 0.01, (40, 2)) for m in (-1, 0, 1)])
