@@ -185,7 +185,8 @@ def test_k_is_found_where_there_is_one(criterion: str) -> None:
 
 def test_k_is_chosen_where_none_is_given() -> None:
     sample, _ = planted.images(20)
-    found = find(PlantedRun().classifier(80), sample.pixels, Settings(prototypes=0, components=5, candidates=(3, 6, 11)))
+    asked = Settings(prototypes=0, components=5, candidates=(3, 6, 11))
+    found = find(PlantedRun().classifier(80), sample.pixels, asked)
     assert found.count == 6
     assert [count for count, _ in found.judged] == [3, 6, 11]
     assert max(found.judged, key=lambda pair: pair[1])[0] == 6
