@@ -82,6 +82,8 @@ def _audit(opened: Opened, side: str, name: str, fill: str, reference: str) -> N
             query_params={**link.DEFAULTS, **words},
             help=f"Spot audit of {contender.name} under {fill_title(fill)} on the picture shown.",
         )
+    elif not here:
+        st.caption(f":material/hide_source: {side}: weights not shipped")
 
 
 def _shipped(reference: str) -> bool:
