@@ -498,10 +498,10 @@ def test_ten_million_rows_stay_interactive(huge):
     }
     seconds = {}
     for name, ask in asked.items():
-        clock = time.process_time()
+        clock, wall = time.process_time(), time.perf_counter()
         ask()
         seconds[name] = time.process_time() - clock
-    print(", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()))
+        print(f"{name}: {time.perf_counter() - wall:.2f} s, {seconds[name]:.2f} s of processors")
     assert {name: value for name, value in seconds.items() if value > limit} == {}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     assert peak < 1.5, f"peak memory {peak:.2f} GiB"
