@@ -11,23 +11,24 @@ from torch import nn
 from models.architectures import Architecture, Recipe
 
 
+def _one_cycle(architecture: Architecture, epochs: int, epoch_images: int, metric: str, **more: Any) -> Recipe:
+    """What our recipes share; more: the fields of a :class:`Recipe` in which they differ."""
+    rate = architecture.learning_rate
+    return Recipe("adamw", rate, 0.05, 64, epochs, "one-cycle", epochs, metric, class_weights=False,
+                  epoch_images=epoch_images, **more)  # fmt: skip
+
+
 def balanced_recipe(architecture: Architecture, epochs: int, epoch_images: int) -> Recipe:
     """Our recipe: square-root class sampling, wafer-safe augmentation, one-cycle AdamW, averaged weights."""
-    return Recipe(
-        "adamw",
-        architecture.learning_rate,
-        0.05,
-        64,
+    return _one_cycle(
+        architecture,
         epochs,
-        "one-cycle",
-        epochs,
+        epoch_images,
         "macro_f1",
-        class_weights=False,
         sampling="square-root",
         augmentation="wafer",
         averaging=0.998,
         label_smoothing=0.05,
-        epoch_images=epoch_images,
         token_dropout=architecture.token_dropout,
     )
 
@@ -37,18 +38,12 @@ def picture_recipe(architecture: Architecture, epochs: int, epoch_images: int = 
 
     Without averaging a numbered checkpoint is the network at that step, not a mean over the steps before it.
     """
-    return Recipe(
-        "adamw",
-        architecture.learning_rate,
-        0.05,
-        64,
+    return _one_cycle(
+        architecture,
         epochs,
-        "one-cycle",
-        epochs,
+        epoch_images,
         "accuracy",
-        class_weights=False,
         augmentation="shift+flip" if flip else "shift",
-        epoch_images=epoch_images,
     )
 
 

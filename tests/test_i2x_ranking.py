@@ -45,6 +45,12 @@ def test_means_ranks_and_tau_are_those_of_the_rows(path: RankPath, rows: pd.Seri
         assert (path.ranks[fill].high >= path.ranks[fill].rank).all()
 
 
+def test_a_step_that_was_not_ranked_stands_at_the_one_before(path: RankPath) -> None:
+    steps = path.steps
+    assert [path.moment_of(step) for step in steps] == list(range(len(steps)))
+    assert [path.moment_of(step) for step in (-1, steps[3] + 1, 10**9)] == [0, 3, len(steps) - 1]
+
+
 def test_the_shipped_study_is_of_the_shipped_run(path: RankPath) -> None:
     run = open_run(SHIPPED.run)
     assert path.steps == run.steps

@@ -51,6 +51,10 @@ class RankPath:
     tau: Mapping[str, list[Estimate]]
     images: int
 
+    def moment_of(self, step: int) -> int:
+        """Place of the last ranked checkpoint at or before ``step``; the first where there is none."""
+        return max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
+
 
 def family(step: int) -> str:
     """The name under which a study knows a checkpoint."""

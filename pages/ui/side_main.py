@@ -6,10 +6,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from audit_core.errors import AuditError
-from audit_core.i2x.beside import Place, place_of, riser
+from audit_core.i2x.beside import place_of
 from audit_core.i2x.explanation import most_uncertain
 from audit_core.study.filters import Filters
-from pages.ui import i2x_charts, i2x_work, reversal_bump, side_charts, side_link, side_work, wording
+from pages.ui import i2x_charts, i2x_work, reversal_bump, side_charts, side_link, side_words, side_work, wording
 from pages.ui import reversal_chart as chart
 from pages.ui.i2x_work import Opened as Run
 from pages.ui.params import hold
@@ -19,17 +19,6 @@ from pages.ui.reversal_work import Opened as Study
 PAGE = side_link.PAGE
 METRIC = "srg"
 DRAWN = 3  # prototypes
-HOW_TO_READ = """
-**Left**: the explainers of the chosen checkpoint, ranked under every fill. Lines that cross are a rank reversal. Bands
-are 95 % intervals over images; R-OMS under a fill is higher where it keeps images in the model's scope.
-
-**Right**: the same training run. Top: mean confidence of the images of A (solid) and B (dashed) in their own class,
-and in the other one (thin, dotted). Middle: mean saliency on the locations of the three prototypes that swing most
-between the two classes, over the images that hold them. Bottom: rank of the explainer in front at every checkpoint.
-The vertical line is the chosen checkpoint; the shaded band is the transition that led to it.
-
-Sources: rank reversal arXiv 2605.14255; prototypes and trajectories Li et al. 2026, arXiv 2603.10234.
-"""
 
 
 def draw(run: Run, study: Study, top: DeltaGenerator) -> None:
@@ -51,14 +40,15 @@ def draw(run: Run, study: Study, top: DeltaGenerator) -> None:
     with right:
         indices = (made.classes.index(pair[0]), made.classes.index(pair[1]))
         _learning(run, indices, at)
-        figure = side_charts.rank_path(place, path.steps, front, len(path.explainers), path.steps.index(step))
+        figure = side_charts.rank_path(place, path.steps, front, len(path.explainers), path.moment_of(step))
         st.markdown(f"**Rank of {front.family} under {fill_title(fill)} at every checkpoint**")
-        chart.show(figure, f"{PAGE}.path", _said(place, path.steps, front.family, fill, path.images))
-    st.markdown(f"#### {wording.plain(_said(place, path.steps, front.family, fill, path.images))}")
-    st.markdown(wording.plain(_why(run, place, indices)))
+        said = side_words.stable_or_not(place, path.steps, front.family, fill, path.images)
+        chart.show(figure, f"{PAGE}.path", said)
+    st.markdown(f"#### {wording.plain(said)}")
+    st.markdown(wording.plain(side_words.what_rose(run.analysis, place, indices)))
     _onwards(run, pair, indices, at)
     with st.expander("How to read this page", icon=":material/help:"):
-        st.markdown(HOW_TO_READ)
+        st.markdown(side_words.HOW_TO_READ)
     side_link.remember(run.name)
 
 
@@ -131,36 +121,6 @@ def _learning(run: Run, pair: tuple[int, int], at: int) -> None:
     figure = i2x_charts.trajectory(made, pair, chosen, means, at - 1 if at else None, height=284)
     side_charts.name_at_the_end(figure, {f"P-{k} in {a}": f"P-{k}" for k in chosen})
     chart.show(figure, f"{PAGE}.learning", f"Confidence and intensity over training for classes {a} and {b}.")
-
-
-def _said(place: Place, steps: tuple[int, ...], title: str, fill: str, images: int) -> str:
-    """The line under both halves: stable or not."""
-    now, under = place.ranks[-1], fill_title(fill)
-    if not place.changes:
-        return f"{title} keeps rank {now:g} under {under} at every checkpoint (n = {images} images)."
-    told = ", ".join(str(steps[t]) for t in place.changes)
-    return (
-        f"{title} ends at rank {now:g} under {under} and keeps it from step {steps[place.settled]} on; its rank "
-        f"changed at step {told} (n = {images} images)."
-    )
-
-
-def _why(run: Run, place: Place, pair: tuple[int, int]) -> str:
-    """Which prototype rose when the rank changed for the last time."""
-    made = run.analysis
-    if not place.changes:
-        return "Nothing to trace: no change of rank along this run."
-    steps, t = made.trajectory.steps, place.settled
-    found = riser(made, t - 1, made.of_classes(*pair))
-    a, b = (made.classes[c] for c in pair)
-    between = f"Between step {steps[t - 1]} and {steps[t]}, the last change, "
-    if found is None:
-        return between + f"no prototype's intensity rose on images of {a} and {b}."
-    pushed = f"; by β it pushed class {made.classes[found.up]} by {found.push:+.3f} of confidence" if found.push else ""
-    return (
-        f"{between}P-{found.prototype} rose most on images of {a} and {b} ({found.rise:+.3g} in intensity){pushed}. "
-        "That both happened at the same time does not say that one caused the other."
-    )
 
 
 def _onwards(run: Run, pair: tuple[str, str], indices: tuple[int, int], at: int) -> None:
