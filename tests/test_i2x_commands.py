@@ -61,6 +61,9 @@ def test_fine_tuning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert row["baseline"] == "full → full"
     assert row["n"] == row["confusions_difference"]["n"] == 2
     assert said(capsys, *asked, *FEW) == found
+    few = said(capsys, *asked, *FEW, "--test-per-class", "3")
+    assert few["test_images"] == 30
+    assert few["trained"] == found["trained"]
 
 
 def test_ranks_along_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,6 +95,7 @@ def test_a_folder_without_a_manifest_takes_its_classes_from_the_data(
         (("trajectory", RUN, "--arch", "digits_resnet"), "--arch needs --data"),
         (("finetune", RUN, "--repeats", "0", *FEW), "--repeats must be in"),
         (("finetune", RUN, "--prototype", "6", *FEW), "prototypes 0 to 5"),
+        (("finetune", RUN, "--test-per-class", "-1", *FEW), "per_class must be 0"),
         (("trajectory", RUN, "--data", "synthetic", "--split", "sample"), "which digits-resnet step 690 does not"),
     ],
 )

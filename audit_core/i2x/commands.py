@@ -99,6 +99,8 @@ def _finetune(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--only-pair", action="store_true", help="remove images of the two classes only")
     verb.add_argument("--test", default="", help="data set that is measured on; default: --data")
     verb.add_argument("--test-split", default="test")
+    verb.add_argument("--test-per-class", type=int, default=0, metavar="N", help="measure on as many images of each "
+                      "class, drawn by a seed; 0 for all")  # fmt: skip
     verb.add_argument("--repeats", type=int, default=5)
     verb.add_argument("--from-step", type=int, help="checkpoint to start from; default: the last")
     verb.add_argument("--learning-rate", type=float, default=1e-3)
@@ -174,7 +176,8 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     from models.finetuning import FineTuning
 
     start = options.from_step if options.from_step is not None else run.steps[-1]
-    test = open_sample(options.test or data, options.test_split, run.classifier(start, options.device).card)
+    card = run.classifier(start, options.device).card
+    test = open_sample(options.test or data, options.test_split, card, options.test_per_class)
     pair = parse_pair(options.pair, made.classes) or made.trajectory.most_confused
     prototype = options.prototype
     if prototype is None:
