@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", choices=("paper", "balanced"), help="wafer maps only (default: the paper's)")
     train.add_argument("--encoding", choices=tuple(ENCODINGS), help="wafer maps only (default: three-level)")
     train.add_argument("--images", type=int, help="pictures only: as many, evenly from all classes (default: all)")
+    train.add_argument("--test-images", type=int, help="pictures only: score on as many test pictures (default: all)")
     train.add_argument("--epochs", type=int, help="default: the recipe's (balanced and pictures: 20)")
     train.add_argument("--epoch-images", type=int, default=0, help="images drawn per epoch (default: all)")
     train.add_argument("--minutes", type=float, default=float("inf"), help="stop after the epoch that passes this")
@@ -147,8 +148,8 @@ def prepare_wafers(options: argparse.Namespace, architecture: Architecture) -> t
     """(run, training maps, early-stopping half) as the options say."""
     if not options.val:
         raise ValueError("wafer maps need a file that chooses the checkpoint; give it as --val FILE.npz")
-    if options.images:
-        raise ValueError("--images draws from pictures; for wafer maps give --epoch-images")
+    if options.images or options.test_images:
+        raise ValueError("--images and --test-images draw from pictures; for wafer maps give --epoch-images")
     train, early = training_maps(options.data, options.val)
     recipe = architecture.paper
     if options.recipe == "balanced":
@@ -171,6 +172,8 @@ def prepare_pictures(options: argparse.Namespace, architecture: Architecture) ->
     train, test = read_pictures(source, "train"), read_pictures(source, "test")
     if options.images is not None:
         train = stratified(train, options.images // len(train.classes), np.random.default_rng(0))
+    if options.test_images is not None:
+        test = stratified(test, options.test_images // len(test.classes), np.random.default_rng(0))
     recipe = picture_recipe(architecture, options.epochs or 20, options.epoch_images, source.startswith("cifar10"))
     scored = f"{test.name} ({len(test)} pictures): it scores every checkpoint and chooses best.safetensors"
     data = TrainingData(source, len(train), train.digest, scored)
@@ -187,6 +190,7 @@ def command_of(options: argparse.Namespace) -> str:
         "recipe",
         "encoding",
         "images",
+        "test_images",
         "epochs",
         "epoch_images",
         "save_every",

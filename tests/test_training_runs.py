@@ -224,14 +224,14 @@ def test_a_missing_or_foreign_manifest_is_one_sentence(tmp_path, text):
 
 def test_the_command_trains_and_is_written_down(tmp_path, capsys):
     words = ["train", "--model", "digits_resnet", "--data", "digits", "--out", str(tmp_path), "--seed", "0", "--images"]
-    words += ["80", "--epochs", "1", "--save-every", "log:3", "--half"]
+    words += ["80", "--test-images", "50", "--epochs", "1", "--save-every", "log:3", "--half"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "on the test split" in capsys.readouterr().out
     manifest = read_manifest(tmp_path)
     assert manifest.command == shlex.join(["python", "-m", "models", *words])
     assert manifest.data.source == "digits"
     assert (manifest.data.images, manifest.recipe["augmentation"]) == (80, "shift")
-    assert manifest.data.scored_on.startswith("digits:test (359 pictures): it scores every checkpoint")
+    assert manifest.data.scored_on.startswith("digits:test (50 pictures): it scores every checkpoint")
     assert manifest.checkpoints[-1].epoch == 1.0
 
 
@@ -244,7 +244,8 @@ def test_the_command_trains_and_is_written_down(tmp_path, capsys):
         (["--data", "digits", "--save-every", "lin:3"], "--save-every takes a number of steps, log:K"),
         (["--data", "mnist:nowhere"], "mnist: 'nowhere' is no folder"),
         (["--data", "maps.npz"], "wafer maps need a file that chooses the checkpoint; give it as --val FILE.npz"),
-        (["--data", "maps.npz", "--val", "v.npz", "--images", "9"], "--images draws from pictures"),
+        (["--data", "maps.npz", "--val", "v.npz", "--images", "9"], "draw from pictures"),
+        (["--data", "maps.npz", "--val", "v.npz", "--test-images", "9"], "draw from pictures"),
     ],
 )
 def test_options_that_do_not_fit_are_one_sentence(tmp_path, capsys, options, sentence):
