@@ -17,6 +17,7 @@ with st.spinner("Opening the training run (first use takes some seconds) …"):
         i2x_reading,
         i2x_roles,
         i2x_strip,
+        i2x_words,
         i2x_work,
         link,
         wording,
@@ -41,6 +42,7 @@ with row:
 try:
     opened = i2x_work.open_analysis(name)
 except AuditError as problem:
+    link.settle(PAGE, {"run": [name]})
     st.error(wording.plain(str(problem)), icon=":material/error:")
     st.stop()
 if news or st.session_state.get(f"{PAGE}.opened") != opened.stamp:
@@ -50,8 +52,8 @@ with row:
     pair = i2x_pickers.class_pair(opened)
 for problem in st.session_state[f"{PAGE}.problems"]:
     st.warning(wording.plain(problem), icon=":material/link_off:")
-for file, reason in opened.analysis.broken:
-    st.warning(wording.plain(f"{file} is left out: {reason}"), icon=":material/broken_image:")
+for sentence in i2x_words.left_out(opened.analysis.broken):
+    st.warning(wording.plain(sentence), icon=":material/broken_image:")
 
 st.subheader("The same image through training", anchor=False)
 with st.container(horizontal=True, vertical_alignment="bottom"):

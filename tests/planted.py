@@ -6,6 +6,8 @@ for the other, Z in C, and the ground. The network reads the parts as they are; 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -77,6 +79,7 @@ class PlantedRun:
 
     name, data, seed, broken = "planted", "planted", 0, ()
     facts = Facts("part net", CLASSES)
+    folder = Path("planted")
 
     def __init__(self) -> None:
         self.steps = tuple(10 * t for t in range(len(PLAN) + 1))

@@ -12,9 +12,8 @@ import pytest
 
 from audit_core.cli import main
 from audit_core.i2x import analysis
-from audit_core.i2x.shelf import shipped
 
-RUN = next(iter(shipped().values())).run
+RUN = Path(__file__).resolve().parents[1] / "models" / "runs" / "digits-resnet"
 FEW = ("--per-class", "8", "--set", "prototypes=6", "--set", "components=8")
 
 

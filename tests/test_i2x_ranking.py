@@ -12,24 +12,25 @@ from scipy import stats
 from audit_core.errors import InvalidParameter
 from audit_core.i2x.ranking import RankPath, along, contenders_at, study_of
 from audit_core.i2x.runs import open_run
-from audit_core.i2x.shelf import shipped
+from audit_core.i2x.shelf import analyses
 from audit_core.study import shelf
 from audit_core.study.definition import ImageSet, Study
 from audit_core.study.results import Results
 
-SHIPPED = next(iter(shipped().values()))
+SHIPPED = next(iter(analyses().values()))
+RUN = Path(__file__).resolve().parents[1] / "models" / "runs" / "digits-resnet"
 
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    found = pd.read_parquet(SHIPPED.analysis / "ranking" / "measures.parquet")
+    found = pd.read_parquet(SHIPPED / "ranking" / "measures.parquet")
     found = found[(found.metric == "srg") & (found.state == "number")]
     return found.groupby(["family", "explainer", "fill"], observed=True).value.mean()
 
 
 @pytest.fixture(scope="module")
 def path() -> RankPath:
-    return along(Results.open(SHIPPED.analysis / "ranking"), resamples=200)
+    return along(Results.open(SHIPPED / "ranking"), resamples=200)
 
 
 def test_means_ranks_and_tau_are_those_of_the_rows(path: RankPath, rows: pd.Series) -> None:
@@ -52,10 +53,10 @@ def test_a_step_that_was_not_ranked_stands_at_the_one_before(path: RankPath) -> 
 
 
 def test_the_shipped_study_is_of_the_shipped_run(path: RankPath) -> None:
-    run = open_run(SHIPPED.run)
+    run = open_run(RUN)
     assert path.steps == run.steps
     assert "random" not in path.explainers
-    results = Results.open(SHIPPED.analysis / "ranking")
+    results = Results.open(SHIPPED / "ranking")
     assert {name.partition(" · ")[0] for name in contenders_at(results, run.steps[3])} == {f"step {run.steps[3]}"}
 
 
@@ -65,7 +66,7 @@ def test_another_study_is_refused() -> None:
 
 
 def test_the_study_survives_its_toml() -> None:
-    run = open_run(SHIPPED.run)
+    run = open_run(RUN)
     made = study_of(run, ImageSet("digits", "test", 2), ("grad-cam", "random"), ("zero",), folder=Path("runs/x"))
     assert Study.parse(made.dumps()) == made
     assert made.checkpoints[0].path == "runs/x/step000000.safetensors"

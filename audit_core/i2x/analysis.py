@@ -66,17 +66,25 @@ class Analysis:
 
 def read(root: Path) -> Analysis:
     """Open a finished analysis; ``BadData`` where there is none, or a piece of it is missing."""
-    folder = Pieces(root)
     try:
         raw = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
-        raise BadData(f"{root} holds no finished I2X analysis; make it with audit_core i2x trajectory") from None
-    pieces = raw["pieces"]
+        raise BadData(f"{root.name} holds no finished I2X analysis; make it with audit_core i2x trajectory") from None
+    try:
+        return _read(root, raw)
+    except BadData:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadData(f"{root.name} is no I2X analysis of this version; run the command that made it again") from None
+
+
+def _read(root: Path, raw: Mapping[str, Any]) -> Analysis:
+    folder, pieces = Pieces(root), raw["pieces"]
     found = folder.read_prototypes(pieces["prototypes"])
     arrays = [folder.read(name) for name in pieces["moments"]]
     steps = [folder.read(name) for name in pieces["transitions"]]
     if found is None or None in arrays or None in steps:
-        raise BadData(f"{root} lacks a piece of its I2X analysis; run the same command again, only that piece is made")
+        raise BadData(f"{root.name} lacks a piece of its analysis; run the same command again, only that piece is made")
     moments = [Moment(one["intensity"], one["confidence"]) for one in arrays if one is not None]
     labels = np.array(raw["labels"], dtype=np.int64)
     return Analysis(

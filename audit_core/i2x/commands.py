@@ -127,7 +127,8 @@ def run_verb(options: argparse.Namespace) -> None:
             words, broken = commands_text.prototypes(found, sample), run.broken
         else:
             source = f"{data}:{options.split}"
-            made = making.analyse(run, sample, settings, options.out, source, options.device, report)
+            origin = (source, options.per_class)
+            made = making.analyse(run, sample, settings, options.out, *origin, options.device, report)
             broken = made.broken
             tell: Callable[..., dict[str, Any]] = commands_text.trajectory
             words = tell(made) if options.verb == "trajectory" else {}

@@ -92,12 +92,13 @@ def make(
 
 
 def images_of(analysis: Analysis, run: TrainingRun, split: str = "test") -> tuple[Sample, Sample]:
-    """(the images of the analysis, the images of ``split`` of the same data set)."""
+    """(the images of the analysis, all images of ``split`` of the same data set)."""
     from audit_core.i2x.sample import open_sample  # torch, likewise
 
     dataset, _, own = str(analysis.manifest["source"]).rpartition(":")
     card = run.final().card
-    return open_sample(dataset, own, card), open_sample(dataset, split, card)
+    few = int(analysis.manifest.get("per_class", 0))
+    return open_sample(dataset, own, card, few), open_sample(dataset, split, card)
 
 
 def write(made: Compared, path: Path) -> None:

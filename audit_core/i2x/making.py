@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -46,13 +47,15 @@ def analyse(
     settings: Settings,
     root: Path,
     source: str = "",
+    per_class: int = 0,
     device: str = "cpu",
     report: Report = lambda share, message: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Analysis:
     """Make, or finish, the analysis of ``run`` on the labelled images ``sample`` in the folder ``root``.
 
-    source: the images in words, for the manifest. :class:`Stopped` when ``stop`` says so, between two pieces.
+    source, per_class: where the images come from and how many of each class were drawn (0 is all), so that they can be
+    opened again. :class:`Stopped` when ``stop`` says so, between two pieces.
     """
     folder = Pieces(root)
     broken = list(run.broken)
@@ -86,7 +89,8 @@ def analyse(
         transitions.append(_transition(folder, used[t][1], used[t + 1][1], trajectory, t, settings))
     pieces = {"prototypes": first, "moments": [name for _, name in used],
               "transitions": [_between(a[1], b[1]) for a, b in pairwise(used)]}  # fmt: skip
-    folder.finish(_manifest(run, card, sample, settings, source, kept, broken, pieces, trajectory))
+    origin = {"source": source, "per_class": per_class, "run": _way(root, run.folder)}
+    folder.finish(_manifest(run, card, sample, settings, origin, kept, broken, pieces, trajectory))
     report(1.0, "done")
     return read(root)
 
@@ -162,23 +166,29 @@ def _transition(folder: Pieces, a: str, b: str, seen: Trajectory, t: int, settin
     return as_transition(arrays)
 
 
+def _way(root: Path, folder: Path) -> str:
+    """The way from the analysis to its run: both can move together, and no machine's path is written down."""
+    return Path(os.path.relpath(folder.expanduser().resolve(), root.resolve())).as_posix()
+
+
 def _arrays(found: Prototypes) -> dict[str, np.ndarray]:
     raw = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     return {name: np.asarray(value) for name, value in raw.items()}
 
 
 def _manifest(
-    run: TrainingRun, card: ModelCard, sample: Sample, settings: Settings, source: str, steps: tuple[int, ...],
-    broken: list[tuple[str, str]], pieces: Mapping[str, Any], trajectory: Trajectory,
+    run: TrainingRun, card: ModelCard, sample: Sample, settings: Settings, origin: Mapping[str, Any],
+    steps: tuple[int, ...], broken: list[tuple[str, str]], pieces: Mapping[str, Any], trajectory: Trajectory,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "name": run.name,
         "triplecheck": audit_core.__version__,
         "architecture": run.facts.architecture,
+        "facts": dataclasses.asdict(run.facts),
         "card": json.loads(card.to_json()),
         "classes": list(sample.classes),
         "settings": dataclasses.asdict(settings),
-        "source": source,
+        **origin,
         "images": len(sample),
         "images_sha256": sample.digest,
         "steps": list(steps),

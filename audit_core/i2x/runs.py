@@ -14,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from audit_core.classifier import Classifier, pick_device
 from audit_core.data import DATASETS
 from audit_core.errors import BadCheckpoint, BadData, InvalidParameter
+from audit_core.i2x.analysis import Analysis
 from models.cards import UNKNOWN, ModelCard
 from models.checkpoint import CheckpointError, build_timm, load_custom, load_into, read_checkpoint
+from models.runs import MANIFEST as RUN_MANIFEST
 from models.runs import Saved, read_manifest
 
 FILES = "*.safetensors"
@@ -131,6 +133,23 @@ def open_run(folder: str | Path, facts: Facts | None = None) -> TrainingRun:
         reasons = "; ".join(f"{file}: {reason}" for file, reason in broken) or "no other checkpoint was found"
         raise BadData(f"{folder.name} has {len(good)} readable checkpoints, a transition needs two ({reasons})")
     return TrainingRun(folder, facts, good, tuple(broken), data, seed)
+
+
+def run_of(analysis: Analysis, root: Path) -> TrainingRun:
+    """The run that the analysis in ``root`` was made of; ``BadData`` where it is no longer there."""
+    raw = analysis.manifest
+    folder = (root / str(raw.get("run") or "nowhere")).resolve()
+    if not folder.is_dir():
+        raise BadData(
+            f"the training run of {analysis.name} is not where it was when it was analysed; put it back, or run the "
+            "same audit_core i2x command again"
+        )
+    if (folder / RUN_MANIFEST).is_file():
+        return open_run(folder)
+    facts = dict(raw["facts"])
+    lists = {name: tuple(facts[name]) for name in ("classes", "mean", "std")}
+    size = tuple(facts["input_size"]) if facts["input_size"] else None
+    return open_run(folder, Facts(**{**facts, **lists, "input_size": size}))
 
 
 def _registered(source: str) -> str:

@@ -80,7 +80,13 @@ def _submit(opened: Opened) -> None:
     """Ask what the widgets say now: they may have changed since the button was drawn."""
     start, asked = i2x_curate_form.asked(opened)
     job = _job(comparisons.identity(opened.analysis, start, asked))
-    analysis, run, device, folder = opened.analysis, opened.run, str(resources.bench().device), _folder()
+    analysis, device, folder = opened.analysis, str(resources.bench().device), _folder()
+    try:
+        run = opened.run
+        folder.mkdir(parents=True, exist_ok=True)
+    except (AuditError, OSError) as problem:
+        st.session_state[f"{PAGE}.refused"] = str(problem)
+        return
 
     def compare(context: JobContext) -> Compared:
         context.report(0.0, "opening the images")
@@ -89,9 +95,8 @@ def _submit(opened: Opened) -> None:
 
     work.resume(job)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         resources.jobs().submit(job, f"Fine-tuning of {run.name}", compare, resources.owner(), device)
-    except (AuditError, OSError) as problem:
+    except AuditError as problem:
         st.session_state[f"{PAGE}.refused"] = str(problem)
 
 

@@ -45,11 +45,11 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
         else:
             a, b = (place for place in places if place is not None)
     state[f"{PAGE}.a"], state[f"{PAGE}.b"] = a, b
-    reference = link.first(asked, "image")
-    if reference and reference not in made.references:
-        problems.append(f"the analysis holds no image {reference!r}; showing another.")
-    place = made.references.index(reference) if reference in made.references else i2x_work.images_of_class(opened, a)[0]
-    show_image(opened, place)
+    named_image = link.first(asked, "image")
+    images = {short(reference): place for place, reference in enumerate(made.references)} if named_image else {}
+    if named_image and named_image not in images:
+        problems.append(f"the analysis holds no image {named_image!r}; showing another.")
+    show_image(opened, images.get(named_image, i2x_work.images_of_class(opened, a)[0]))
     ends = {str(step): t for t, step in enumerate(made.trajectory.steps[1:])}
     to = link.first(asked, "to")
     if to and to not in ends:
@@ -86,6 +86,12 @@ def _seed_curation(asked: Mapping[str, Sequence[str]], opened: Opened, example: 
         else:
             state[f"{PAGE}.{name}"] = value
     return problems
+
+
+def short(reference: str) -> str:
+    """An image in a link: its data set without the settings, which may name a folder of this server."""
+    head, split, index = reference.rsplit(":", 2)
+    return f"{head.partition(':')[0]}:{split}:{index}"
 
 
 def said(value: int | float | bool) -> str:
@@ -129,13 +135,11 @@ def remember(opened: Opened) -> None:
         "run": [opened.name],
         "a": [made.classes[a]],
         "b": [made.classes[b]],
-        "image": [made.references[image(opened)]],
+        "image": [short(made.references[image(opened)])],
         "to": [str(made.trajectory.steps[state[f"{PAGE}.at"] + 1])],
         "prototype": [str(k) for k in state[f"{PAGE}.prototypes"]],
         **{name: [said(state[f"{PAGE}.{name}"])] for name in ("remove", "share", "only", "repeats", "rate", "start")},
     }
     shown = {name: values for name, values in shown.items() if values}
     state[f"{PAGE}.words"] = shown
-    link.note(PAGE, shown)
-    if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
-        st.query_params.from_dict(shown)
+    link.settle(PAGE, shown)

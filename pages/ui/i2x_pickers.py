@@ -15,15 +15,15 @@ PAGE = i2x_link.PAGE
 MOST = 6  # prototypes drawn at once: as many hues are easily told apart
 
 
-def run(asked: str, names: Sequence[str]) -> str:
-    """A shipped run."""
-    key = f"{PAGE}.run"
+def run(asked: str, names: Sequence[str], page: str = PAGE) -> str:
+    """A run that ships, or one's own."""
+    key = f"{page}.run"
     if asked in names:
         st.session_state[key] = asked
     if st.session_state.get(key) not in names:
         st.session_state[key] = names[0]
     hold(key)
-    return st.selectbox("Training run", names, key=key)
+    return st.selectbox("Training run", names, key=key, width=190)
 
 
 def class_pair(opened: Opened) -> tuple[int, int]:

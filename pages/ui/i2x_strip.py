@@ -16,6 +16,7 @@ from audit_core.i2x.strip import Strip
 from audit_core.jobs import JobContext
 from audit_core.keys import Choice
 from pages.ui import i2x_charts, i2x_pictures, i2x_work, resources, wording, work
+from pages.ui.i2x_link import short
 from pages.ui.i2x_work import Opened
 
 PAGE, TILE = "i2x", 84  # px
@@ -24,7 +25,12 @@ PATIENCE = 0.6  # seconds for which a new job may hold the page back, so that th
 
 def draw(opened: Opened, place: int, scale: DeltaGenerator) -> None:
     """The strip of the image at ``place`` of the analysis, computed once as a job; its colour bar goes to ``scale``."""
-    found = computed(opened, place)
+    try:
+        i2x_work.pixels(opened, place)
+        found = computed(opened, place)
+    except AuditError as problem:
+        st.warning(wording.plain(f"No heatmaps: {problem}"), icon=":material/hide_image:")
+        return
     st.caption(_how_to_read(opened, place))
     with scale:
         colours = i2x_pictures.bar(found.span if found else (0.0, 1.0), 320)
@@ -78,10 +84,7 @@ def _submit(opened: Opened, place: int, key: str) -> None:
         store.put_arrays(key, {"maps": found.maps, "confidence": found.confidence})
         return found
 
-    try:
-        resources.jobs().submit(key, f"Strip of {reference}", look, resources.owner(), device)
-    except AuditError as problem:
-        st.error(wording.plain(str(problem)), icon=":material/error:")
+    resources.jobs().submit(key, f"Strip of {short(reference)}", look, resources.owner(), device)
 
 
 def _stored(key: str) -> Strip | None:

@@ -18,6 +18,17 @@ NO_GROUPS = (
 )
 
 
+def left_out(broken: Sequence[tuple[str, str]]) -> list[str]:
+    """Which checkpoints are not in the analysis and why, one sentence for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for file, reason in broken:
+        by_reason.setdefault(reason, []).append(file)
+    return [
+        f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} left out: {reason}"
+        for reason, files in by_reason.items()
+    ]
+
+
 def trust(transition: Transition) -> list[str]:
     """What limits the reading of a transition, one sentence each."""
     if not transition.groups:

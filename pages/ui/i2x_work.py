@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,6 @@ from audit_core.i2x.analysis import Analysis, read
 from audit_core.i2x.comparisons import Compared
 from audit_core.i2x.explanation import ClassRole, PairRole, class_roles, pair_roles
 from audit_core.i2x.pieces import MANIFEST
-from audit_core.i2x.shelf import Shipped
 from audit_core.i2x.strip import pixels_of
 
 if TYPE_CHECKING:
@@ -24,33 +24,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A finished analysis with its run; stamp: of the manifest's bytes."""
+    """A finished analysis in its folder, with its run; stamp: of the manifest's bytes."""
 
     name: str
     stamp: str
     analysis: Analysis
-    shipped: Shipped
+    folder: Path
 
     @property
     def run(self) -> TrainingRun:
-        """The checkpoints."""
-        return _run(self.name, self.stamp)
+        """The checkpoints; ``BadData`` where they are gone."""
+        return _run(self.stamp, self)
 
     @property
     def example(self) -> Compared | None:
-        """The finished comparison that ships with it, if one does."""
-        return _example(self.name, self.stamp)
+        """The finished comparison that stands beside it, if one does."""
+        return _example(_stamp(self.folder / comparisons.FILE), self.stamp, self)
 
 
 def names() -> list[str]:
-    """Analyses that ship with the project."""
-    return list(shelf.shipped())
+    """Analyses that ship with the project, and those made on this machine."""
+    return list(shelf.analyses())
 
 
 def open_analysis(name: str) -> Opened:
     """The analysis of this name; ``BadData`` where a piece of it is missing."""
-    stamp = hashlib.sha256((shelf.shipped()[name].analysis / MANIFEST).read_bytes()).hexdigest()
-    return Opened(name, stamp, _analysis(name, stamp), shelf.shipped()[name])
+    folder = shelf.analyses()[name]
+    stamp = _stamp(folder / MANIFEST)
+    return Opened(name, stamp, _analysis(stamp, str(folder)), folder)
+
+
+def _stamp(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def roles(opened: Opened, pair: tuple[int, int]) -> list[PairRole]:
@@ -89,20 +94,20 @@ def strongest(opened: Opened, prototype: int, most: int) -> Sequence[tuple[int, 
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _analysis(name: str, stamp: str) -> Analysis:
-    return read(shelf.shipped()[name].analysis)
+def _analysis(stamp: str, folder: str) -> Analysis:
+    return read(Path(folder))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _run(name: str, stamp: str) -> TrainingRun:
-    from audit_core.i2x.runs import open_run  # torch, which looking at an analysis does not need
+def _run(stamp: str, _opened: Opened) -> TrainingRun:
+    from audit_core.i2x.runs import run_of  # torch, which looking at an analysis does not need
 
-    return open_run(shelf.shipped()[name].run)
+    return run_of(_opened.analysis, _opened.folder)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _example(name: str, stamp: str) -> Compared | None:
-    return comparisons.example(_analysis(name, stamp), shelf.shipped()[name].analysis)
+def _example(comparison: str, stamp: str, _opened: Opened) -> Compared | None:
+    return comparisons.example(_opened.analysis, _opened.folder)
 
 
 @st.cache_data(max_entries=100, show_spinner=False)

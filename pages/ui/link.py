@@ -75,6 +75,13 @@ def note(page: str, shown: Any) -> None:
     st.session_state[f"{page}.written"] = shown
 
 
+def settle(page: str, shown: Mapping[str, list[str]]) -> None:
+    """Write these words into the address, unless they are there already; they are no news afterwards."""
+    note(page, dict(shown))
+    if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
+        st.query_params.from_dict(shown)
+
+
 def remember(page: str, current: Mapping[str, str]) -> None:
     """Write what differs from the defaults into the URL (the four names always), and keep it for page switches."""
     named = ("checkpoint", "explainer", "fill", "image")

@@ -29,9 +29,7 @@ def remember(shown: Mapping[str, Sequence[str]], filters: Filters) -> None:
     for name, value in parse_qsl(str(filters)):
         said.setdefault(name, []).append(value)
     st.session_state[f"{PAGE}.words"] = said
-    link.note(PAGE, said)
-    if {name: st.query_params.get_all(name) for name in st.query_params} != said:
-        st.query_params.from_dict(said)
+    link.settle(PAGE, said)
 
 
 def filters_of(asked: Mapping[str, Sequence[str]]) -> tuple[Filters, list[str]]:

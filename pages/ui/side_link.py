@@ -61,6 +61,4 @@ def remember(run: str) -> None:
     """Write what is on screen into the URL and keep it for page switches."""
     shown = {"run": [run], **{name: [str(st.session_state[f"{PAGE}.{name}"])] for name in KNOWN[1:]}}
     st.session_state[f"{PAGE}.words"] = shown
-    link.note(PAGE, shown)
-    if {name: st.query_params.get_all(name) for name in st.query_params} != shown:
-        st.query_params.from_dict(shown)
+    link.settle(PAGE, shown)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
+from audit_core.errors import BadData
 from audit_core.i2x import ranking
 from audit_core.i2x.ranking import RankPath
 from audit_core.study.filters import Filters
-from audit_core.study.folder import StudyFolder
+from audit_core.study.folder import MANIFEST, StudyFolder
 from audit_core.study.nouns import Contender
 from audit_core.study.results import Results
 from pages.ui import i2x_work, reversal_work
@@ -20,12 +21,18 @@ from pages.ui.reversal_looks import DASHES, GREY, HUES, MARKERS, Look
 from pages.ui.reversal_work import Opened as Study
 
 RESAMPLES = 300
+ANALYSES = ".triplecheck/analyses"
 ROLES = {"own": "reads the inside", "agnostic": "reads scores only", "control": "control"}
 
 
 def study(run: Run) -> Study:
-    """The study of every checkpoint that ships with a run."""
-    root = run.shipped.analysis / "ranking"
+    """The study of every checkpoint of a run; ``BadData`` where nobody made it."""
+    root = run.folder / "ranking"
+    if not (root / MANIFEST).is_file():
+        raise BadData(
+            f"the explainers of {run.name} were not ranked along its training; do it with "
+            f"python -m audit_core i2x rank RUN --out {ANALYSES}/{run.name}/ranking"
+        )
     stamp = Results.fingerprint(root)
     return Study(run.name, str(root), stamp, StudyFolder(root).manifest(), _results(str(root), stamp))
 

@@ -21,7 +21,7 @@ def link_of(page: Any) -> dict[str, list[str]]:
 def test_a_pair_is_chosen_scrubbed_and_fine_tuned_and_the_link_shows_the_same(
     visitor: Any, arrive: Callable[..., Any]
 ) -> None:
-    made = analysis.read(next(iter(shelf.shipped().values())).analysis)
+    made = analysis.read(next(iter(shelf.analyses().values())))
     steps, t = made.trajectory.steps, opening_transition(made.transitions)
     visitor.open("i2x")
     visitor.page.get_by_role("heading", name="I2X", level=1).wait_for()

@@ -17,7 +17,7 @@ def link_of(page: Any) -> dict[str, str]:
 
 
 def test_from_the_ranking_to_the_effect_of_a_curation(visitor: Any, arrive: Callable[..., Any]) -> None:
-    steps = analysis.read(next(iter(shelf.shipped().values())).analysis).trajectory.steps
+    steps = analysis.read(next(iter(shelf.analyses().values()))).trajectory.steps
     visitor.open("side_by_side")
     visitor.says(f"Rank reversal of the checkpoint at step {steps[-1]}")
     visitor.at("side.bump").locator(".main-svg").first.wait_for()

@@ -22,12 +22,12 @@ from audit_core.i2x.curation import Curation, removed
 from audit_core.i2x.effects import HELPED, HURT, UNKNOWN, Row, table, verdict
 from audit_core.i2x.explanation import pair_roles
 from audit_core.i2x.features import look
-from audit_core.i2x.runs import open_run
+from audit_core.i2x.runs import run_of
 from audit_core.statistics import Estimate
 from pages.ui import i2x_charts, i2x_charts_graph, i2x_words, i2x_work, resources
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = next(iter(shelf.shipped().values()))
+SHIPPED = next(iter(shelf.analyses().values()))
 KINDS = ("markdown", "caption", "info", "warning", "error", "success")
 
 
@@ -44,12 +44,12 @@ def _scratch_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made() -> Analysis:
-    return analysis.read(SHIPPED.analysis)
+    return analysis.read(SHIPPED)
 
 
 @pytest.fixture(scope="module")
 def example(made: Analysis) -> Compared:
-    found = comparisons.example(made, SHIPPED.analysis)
+    found = comparisons.example(made, SHIPPED)
     assert found is not None, "the shipped comparison belongs to another analysis: make it again, see the README"
     return found
 
@@ -102,7 +102,7 @@ def test_it_opens_on_the_shipped_run_with_a_finished_comparison(made: Analysis, 
     assert list(shown["Strategy"]) == [row.strategy for row in rows]
     before = values(chart(at, "confusions.before")["data"][0]["customdata"])
     np.testing.assert_array_equal(before, example.before.confusion)
-    assert len((SHIPPED.analysis / comparisons.FILE).read_bytes()) < 200_000
+    assert len((SHIPPED / comparisons.FILE).read_bytes()) < 200_000
 
 
 def test_the_charts_draw_the_analysis(made: Analysis) -> None:
@@ -222,7 +222,7 @@ def test_the_strip_is_that_of_the_checkpoints(made: Analysis) -> None:
         at.run()
     arrays = resources.store().get_arrays(key)
     assert arrays is not None
-    run, place = open_run(SHIPPED.run), made.references.index(words_of(at)["image"][0])
+    run, place = run_of(made, SHIPPED), made.references.index(words_of(at)["image"][0])
     label = int(made.trajectory.labels[place])
     step = made.trajectory.steps[-1]
     import torch

@@ -15,12 +15,12 @@ from streamlit.testing.v1 import AppTest
 from audit_core.i2x import analysis
 from audit_core.i2x.beside import place_of, riser
 from audit_core.i2x.ranking import along
-from audit_core.i2x.shelf import shipped
+from audit_core.i2x.shelf import analyses
 from audit_core.study.filters import Filters
 from audit_core.study.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = next(iter(shipped().values()))
+SHIPPED = next(iter(analyses().values()))
 WIDGETS = ("a", "b", "step", "explainer", "fill", "images")
 
 
@@ -48,7 +48,7 @@ def opened() -> AppTest:
 
 
 def test_it_opens_on_a_finished_example(opened: AppTest) -> None:
-    made = analysis.read(SHIPPED.analysis)
+    made = analysis.read(SHIPPED)
     told = words(opened)
     assert (told["a"], told["b"]) == tuple(made.classes[c] for c in made.trajectory.most_confused)
     assert told["step"] == str(made.trajectory.steps[-1])
@@ -57,7 +57,7 @@ def test_it_opens_on_a_finished_example(opened: AppTest) -> None:
 
 
 def rows(classes: tuple[str, ...] = ()) -> pd.Series:
-    found = pd.read_parquet(SHIPPED.analysis / "ranking" / "measures.parquet")
+    found = pd.read_parquet(SHIPPED / "ranking" / "measures.parquet")
     found = found[(found.metric == "srg") & (found.state == "number")]
     found = found[found.label.isin(classes)] if classes else found
     return found.groupby(["family", "explainer", "fill"], observed=True).value.mean()
@@ -67,7 +67,7 @@ def rows(classes: tuple[str, ...] = ()) -> pd.Series:
 def test_the_sentence_is_what_the_rows_say(images: str) -> None:
     at = visit(a="3", b="8", images=images, explainer="layer-cam", fill="road")
     means = rows(("3", "8") if images == "pair" else ())
-    made = analysis.read(SHIPPED.analysis)
+    made = analysis.read(SHIPPED)
     steps = list(made.trajectory.steps)
     explainers = [e for e in means.index.get_level_values("explainer").unique() if e != "random"]
     ranks = []
@@ -78,13 +78,13 @@ def test_the_sentence_is_what_the_rows_say(images: str) -> None:
     assert f"LayerCAM ends at rank {ranks[-1]:g} under ROAD" in said
     changed = [str(step) for step, (was, now) in zip(steps[1:], pairwise(ranks), strict=True) if was != now]
     assert f"changed at step {', '.join(changed)} (" in said
-    found = pd.read_parquet(SHIPPED.analysis / "ranking" / "measures.parquet", columns=["unit", "label"])
+    found = pd.read_parquet(SHIPPED / "ranking" / "measures.parquet", columns=["unit", "label"])
     found = found[found.label.isin(["3", "8"])] if images == "pair" else found
     assert f"n = {found.unit.nunique()} images" in said
 
 
 def test_a_link_brings_the_view_back(opened: AppTest) -> None:
-    made = analysis.read(SHIPPED.analysis)
+    made = analysis.read(SHIPPED)
     asked = {"run": SHIPPED.name, "a": "2", "b": "7", "step": str(made.trajectory.steps[4]), "explainer": "grad-cam",
              "fill": "zero", "images": "pair"}  # fmt: skip
     assert words(visit(**asked)) == asked
@@ -118,7 +118,7 @@ def test_a_wrong_word_gives_a_sentence_and_the_default(link: dict[str, Any], tol
 
 
 def test_the_riser_is_the_largest_rise_of_a_literal_mean() -> None:
-    made = analysis.read(SHIPPED.analysis)
+    made = analysis.read(SHIPPED)
     members = made.of_classes(5, 9)
     found = riser(made, 5, members)
     assert found is not None
@@ -134,7 +134,7 @@ def test_the_riser_is_the_largest_rise_of_a_literal_mean() -> None:
 
 
 def test_a_path_without_change_is_settled_from_the_start() -> None:
-    path = along(Results.open(SHIPPED.analysis / "ranking"), filters=Filters(classes=("1",)), resamples=50)
+    path = along(Results.open(SHIPPED / "ranking"), filters=Filters(classes=("1",)), resamples=50)
     for explainer in path.explainers:
         for fill in path.fills:
             place = place_of(path, explainer, fill)
