@@ -24,16 +24,18 @@ I2X explains a model by its own training (Li et al. 2026, [arXiv 2603.10234](htt
 def draw(opened: Opened) -> None:
     """The fold at the end of the page."""
     settings, images = opened.analysis.settings, len(opened.analysis.references)
+    data, _, split = str(opened.analysis.manifest["source"]).rpartition(":")
+    source = f"{data.partition(':')[0]}:{split}"  # its settings may name a folder of this server
     with st.expander("How to read this", icon=":material/menu_book:"):
         st.markdown(TEXT)
-        grid = "×".join(map(str, opened.analysis.prototypes.grid))
+        found = opened.analysis.prototypes
+        grid = "×".join(map(str, found.grid))
         chosen = (
-            f"Chosen here, where the paper is silent: K = {opened.analysis.prototypes.count} on the {grid} grid of the "
-            f"last feature stage, {settings.components} PCA components at most, {settings.explainer} for the image's "
-            f"{settings.target} class without rescaling, groups of at least {settings.smallest_group(images)} images, "
-            f"λ = {settings.ridge:g} of the mean squared intensity change, regression on group "
-            f"{settings.reading}, seed {settings.seed}; {images:,} images of "
-            f"{opened.analysis.manifest['source']}."
+            f"Chosen here, where the paper is silent: K = {found.count} on the {grid} grid of {found.layer}, "
+            f"{settings.components} PCA components at most, {settings.explainer} for the image's {settings.target} "
+            f"class without rescaling, groups of at least {settings.smallest_group(images)} images, λ = "
+            f"{settings.ridge:g} of the mean squared intensity change, regression on group {settings.reading}, seed "
+            f"{settings.seed}; {images:,} images of {source}."
         )
         st.markdown(wording.plain(chosen))
         st.markdown(

@@ -45,7 +45,7 @@ def between(opened: Opened) -> None:
         "Net push": number(format="%+.3f"),
         "Movement": number(format="%.3f"),
         "Alternation": number(format="%.3f"),
-        "Score": st.column_config.ProgressColumn("Score ↑ more uncertain", format="%.2f", min_value=0, max_value=1),
+        "Score": st.column_config.ProgressColumn("Score ↑", format="%.2f", min_value=0, max_value=1),
     }
     height = min(460, 38 + 35 * len(rows))
     st.dataframe(rows, hide_index=True, height=height, column_config=columns, key="i2x.between")

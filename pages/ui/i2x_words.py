@@ -53,7 +53,8 @@ def trust(transition: Transition) -> list[str]:
 
 def leading(made: Analysis, at: int, prototype: int) -> str:
     """Which classes a rise of a prototype pushed up and down."""
-    up, down = (", ".join(made.classes[c] for c in side) for side in competition(made.transitions[at].beta, prototype))
+    sides = competition(made.transitions[at].beta, prototype)
+    up, down = (", ".join(f"“{made.classes[c]}”" for c in side) for side in sides)
     return f"A rise of P-{prototype} went with a rise of {up or 'no class'} and a fall of {down or 'no class'}."
 
 
