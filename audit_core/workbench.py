@@ -7,7 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from models import zoo
 from models.cards import ModelCard
 from models.checkpoint import CheckpointError, load_custom
 from models.synthetic import nominal
+from models.wafers import ENCODINGS
 
 LOADED_AT_ONCE = 6  # models kept in memory; the least recently used one goes
 
@@ -123,10 +124,12 @@ class Workbench:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
+        encoding: str = "",
     ) -> str:
         """Load a user's weights safely, keep them in the store and return their reference "custom:ID".
 
-        ``BadCheckpoint`` says in one sentence what is wrong with the file or does not fit the architecture.
+        encoding: of wafer maps, one of ``ENCODINGS``, "" for unknown. ``BadCheckpoint`` says in one sentence what is
+        wrong with the file or does not fit the architecture.
         """
         options: dict[str, Any] = {  # Any: JSON scalars and lists
             "name": name,
@@ -142,9 +145,13 @@ class Workbench:
             loaded = load_custom(data, **options)
         except CheckpointError as error:
             raise BadCheckpoint(str(error)) from None
-        reference = "custom:" + key(weights=loaded.card.weights_sha256, options=options)[:20]
+        if encoding and encoding not in ENCODINGS:
+            raise BadCheckpoint(f"{name}: encoding must be one of {', '.join(ENCODINGS)}, got {encoding!r}")
+        card = replace(loaded.card, encoding=encoding) if encoding else loaded.card
+        named = {**options, "encoding": encoding} if encoding else options
+        reference = "custom:" + key(weights=card.weights_sha256, options=named)[:20]
         self.store.put_bytes(f"weights:{reference}", data)
-        kept = {"card": json.loads(loaded.card.to_json()), "options": options, "notes": list(loaded.notes)}
+        kept = {"card": json.loads(card.to_json()), "options": options, "notes": list(loaded.notes)}
         self.store.put_json(f"card:{reference}", kept)
         return reference
 

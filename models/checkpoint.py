@@ -410,6 +410,11 @@ def _outline(arch: str) -> nn.Module:
         return ARCHITECTURES[arch].build(9, 1) if arch in ARCHITECTURES else timm.create_model(arch, pretrained=False)
 
 
+def size_option(arch: str, side: int) -> int | None:
+    """The ``img_size`` that :func:`build_timm` needs for images of ``side`` pixels; None where it takes any."""
+    return _size_option(_outline(arch), side)
+
+
 def _size_option(outline: nn.Module, side: int) -> int | None:
     """``side`` where the architecture is built for one image size that differs from it, else None."""
     own = getattr(getattr(outline, "patch_embed", None), "img_size", None)

@@ -103,5 +103,5 @@ def _picture(data: bytes, name: str) -> np.ndarray:
             if picture.size != (SIDE, SIDE):
                 raise ValueError(f"cifar10: {name} has {picture.size[1]}x{picture.size[0]} pixels, not 32x32")
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"cifar10: {name} is no readable picture ({type(error).__name__}); unpack it again") from None

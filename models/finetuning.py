@@ -34,17 +34,21 @@ def fine_tune(
     recipe: FineTuning,
     rng: torch.Generator,
     report: Callable[[float], None] = lambda share: None,
+    keep: torch.Tensor | None = None,
 ) -> float:
-    """One epoch over ``labels``, int64 (n,), in place; returns the mean cross-entropy, lower is better.
+    """One epoch over the images with ``labels``, int64 (n,), in place; returns the mean cross-entropy, lower is better.
 
-    images: normalised images of a batch of indices, on the module's device. The module is left in eval mode; the
-    global random state (dropout draws from it) is as found.
+    images: normalised images of a batch of indices, on the module's device. keep: bool (n,), the images to learn from,
+    all for None; they come in the order that ``rng`` gives all n, so that subsets share it. The module is left in eval
+    mode; the global random state (dropout draws from it) is as found.
     """
     import torch  # here: pages read the recipe without it
     import torch.nn.functional as F
 
     optimizer = torch.optim.AdamW(module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     order = torch.randperm(len(labels), generator=rng)
+    if keep is not None:
+        order = order[keep[order]]
     seed = int(torch.randint(2**31, (), generator=rng))
     total, done = 0.0, 0
     with torch.random.fork_rng(), torch.enable_grad():
@@ -61,7 +65,7 @@ def fine_tune(
                 optimizer.step()
                 total += float(loss.detach()) * len(places)
                 done += len(places)
-                report(done / len(labels))
+                report(done / len(order))
         finally:
             module.eval()
             optimizer.zero_grad(set_to_none=True)

@@ -47,6 +47,8 @@ def _parse(file: BinaryIO | gzip.GzipFile, name: str, dimensions: int) -> np.nda
     magic, *shape = struct.unpack(f">{1 + dimensions}I", head)
     if magic != MAGIC[dimensions]:
         raise ValueError(f"mnist: {name} begins with number {magic}, not {MAGIC[dimensions]}; it is no such idx file")
+    if 0 in shape:
+        raise ValueError(f"mnist: {name} announces nothing (shape {tuple(shape)}); download it again")
     if (count := math.prod(shape)) > MOST:
         raise ValueError(f"mnist: {name} claims {count:,} bytes, more than {MOST:,}; download the official file")
     data = file.read(count + 1)

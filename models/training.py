@@ -77,6 +77,11 @@ class Trainer:
             decay_groups(self.model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.999)
         )
         per_epoch = recipe.epoch_images or len(self.labels)
+        if per_epoch < 1 or (recipe.sampling != "square-root" and per_epoch > len(self.labels)):
+            raise ValueError(
+                f"--epoch-images must be 0 (all) to {len(self.labels):,}, got {recipe.epoch_images:,}: without drawing "
+                "by class an epoch sees an image at most once"
+            )
         self.steps_per_epoch = math.ceil(per_epoch / recipe.batch_size)
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps_per_epoch)
         self.weights = class_weights(train.labels, self.n_classes).to(device) if recipe.class_weights else None

@@ -43,7 +43,7 @@ try:
     opened = i2x_work.open_analysis(name)
 except AuditError as problem:
     link.settle(PAGE, {"run": [name]})
-    st.error(wording.plain(str(problem)), icon=":material/error:")
+    st.error(wording.plain(wording.without_folders(str(problem))), icon=":material/error:")
     st.stop()
 if news or st.session_state.get(f"{PAGE}.opened") != opened.stamp:
     st.session_state[f"{PAGE}.problems"] = problems + i2x_link.seed(asked if news else {}, opened)
@@ -64,9 +64,11 @@ i2x_strip.draw(opened, place, scale)
 st.subheader("How prototypes moved the classes", anchor=False)
 i2x_evolution.draw(opened)
 every = f"All {opened.analysis.prototypes.count} prototypes, the most uncertain first"
-with st.expander(every, icon=":material/apps:"):
-    ordered = [role.prototype for role in i2x_work.roles(opened, pair)]
-    i2x_gallery.cards(opened, ordered, st.session_state[f"{PAGE}.prototypes"], pair)
+all_of_them = st.expander(every, icon=":material/apps:", key=f"{PAGE}.gallery", on_change="rerun")
+if all_of_them.open:
+    with all_of_them:
+        ordered = [role.prototype for role in i2x_work.roles(opened, pair)]
+        i2x_gallery.cards(opened, ordered, st.session_state[f"{PAGE}.prototypes"], pair)
 
 first, second = (wording.plain(opened.analysis.classes[c]) for c in pair)
 st.subheader(f"What pulls {first} and {second} apart", anchor=False)

@@ -31,11 +31,12 @@ try:
     study = side_work.study(run)
 except AuditError as problem:
     link.settle(PAGE, {"run": [name]})
-    st.error(wording.plain(str(problem)), icon=":material/error:")
+    st.error(wording.plain(wording.without_folders(str(problem))), icon=":material/error:")
     st.stop()
-if news or st.session_state.get(f"{PAGE}.opened") != run.stamp:
+stamp = run.stamp + study.stamp
+if news or st.session_state.get(f"{PAGE}.opened") != stamp:
     st.session_state[f"{PAGE}.problems"] = problems + side_link.seed(asked if news else {}, run, study)
-    st.session_state[f"{PAGE}.opened"] = run.stamp
+    st.session_state[f"{PAGE}.opened"] = stamp
 for problem in st.session_state[f"{PAGE}.problems"]:
     st.warning(wording.plain(problem), icon=":material/link_off:")
 for sentence in i2x_words.left_out(run.analysis.broken):

@@ -56,7 +56,7 @@ def test_the_run_and_the_very_images_open_again(home: Path) -> None:
     assert made.manifest["run"] == "../../runs/short"
     run = run_of(made, root)
     assert run.steps == made.trajectory.steps
-    train, test = comparisons.images_of(made, run)
+    train, test = comparisons.images_of(made)
     assert train.digest == made.manifest["images_sha256"]
     assert np.bincount(train.labels).tolist() == [8] * 10
     assert len(test) == 359

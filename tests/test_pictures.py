@@ -6,6 +6,7 @@ import io
 import lzma
 import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -293,3 +294,21 @@ def test_one_idx_reader_refuses_other_dimensions(tmp_path):
     write_mnist(tmp_path, zipped=False)
     with pytest.raises(ValueError, match="begins with number 2051, not 2049"):
         idx.read_idx(tmp_path, "t10k-images-idx3-ubyte", 1)
+
+
+def test_a_picture_that_claims_to_be_huge_is_one_sentence(tmp_path):
+    head = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    parts = (head, b"IDAT" + zlib.compress(b""), b"IEND")
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+    path = tmp_path / "train" / "cat" / "1.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ValueError, match=r"cifar10: cat/1\.png is no readable picture \(DecompressionBomb"):
+        read_pictures(f"cifar10:{tmp_path}", "train")
+
+
+def test_an_idx_file_of_nothing_is_one_sentence(tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, 3, 0, 28))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, 3) + bytes(3))
+    with pytest.raises(ValueError, match=r"announces nothing \(shape \(3, 0, 28\)\)"):
+        read_pictures(f"mnist:{tmp_path}", "train")

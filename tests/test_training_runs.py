@@ -243,6 +243,8 @@ def test_the_command_trains_and_is_written_down(tmp_path, capsys):
         (["--data", "digits", "--images", "9"], "at least one picture of each of 10 classes is needed"),
         (["--data", "digits", "--save-every", "lin:3"], "--save-every takes a number of steps, log:K"),
         (["--data", "mnist:nowhere"], "mnist: 'nowhere' is no folder"),
+        (["--data", "digits", "--epoch-images", "5000"], "--epoch-images must be 0 (all) to 1,438, got 5,000"),
+        (["--data", "digits", "--epoch-images", "-5"], "--epoch-images must be 0 (all) to 1,438, got -5"),
         (["--data", "maps.npz"], "wafer maps need a file that chooses the checkpoint; give it as --val FILE.npz"),
         (["--data", "maps.npz", "--val", "v.npz", "--images", "9"], "draw from pictures"),
         (["--data", "maps.npz", "--val", "v.npz", "--test-images", "9"], "draw from pictures"),

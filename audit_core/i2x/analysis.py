@@ -12,7 +12,7 @@ import numpy as np
 
 from audit_core.errors import BadData
 from audit_core.i2x.mapping import Transition
-from audit_core.i2x.pieces import MANIFEST, Pieces
+from audit_core.i2x.pieces import MANIFEST, Pieces, moment_name
 from audit_core.i2x.prototypes import Prototypes
 from audit_core.i2x.settings import Settings
 from audit_core.i2x.trajectory import Moment, Trajectory
@@ -32,11 +32,16 @@ class Analysis:
     references: tuple[str, ...]
     broken: tuple[tuple[str, str], ...]
     manifest: Mapping[str, Any]  # Any: JSON values
+    card: ModelCard  # of the model that the prototypes come from: how it sees an image
 
-    @property
-    def card(self) -> ModelCard:
-        """Of the model that the prototypes come from: how it sees an image."""
-        return ModelCard.from_json(json.dumps(self.manifest["card"]))
+    def check(self, step: int, card: ModelCard) -> None:
+        """``BadData`` unless ``card`` is that of the very checkpoint that was analysed at ``step``."""
+        pieces = self.manifest["pieces"]
+        analysed = dict(zip(self.trajectory.steps, pieces["moments"], strict=True)).get(step)
+        if analysed != moment_name(step, card.weights_sha256, pieces["prototypes"], self.prototypes):
+            raise BadData(
+                f"step {step} of {self.name} is no longer the checkpoint that was analysed; run the analysis again"
+            )
 
     @property
     def beta(self) -> np.ndarray:
@@ -68,7 +73,7 @@ def read(root: Path) -> Analysis:
     """Open a finished analysis; ``BadData`` where there is none, or a piece of it is missing."""
     try:
         raw = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         raise BadData(f"{root.name} holds no finished I2X analysis; make it with audit_core i2x trajectory") from None
     try:
         return _read(root, raw)
@@ -97,6 +102,7 @@ def _read(root: Path, raw: Mapping[str, Any]) -> Analysis:
         tuple(raw["references"]),
         tuple((file, reason) for file, reason in raw["broken"]),
         raw,
+        ModelCard.from_json(json.dumps(raw["card"])),
     )
 
 

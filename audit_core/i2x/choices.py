@@ -83,9 +83,10 @@ class Sensitivity:
 
 
 def sensitivity(transition: Transition, factors: tuple[float, ...] = (0.1, 10.0)) -> list[Sensitivity]:
-    """One entry per factor; none for a transition without groups, whose beta is 0 at every lambda."""
+    """One entry per factor; none without groups, where beta is 0 at every lambda, nor for regressions within groups."""
     beta, size = transition.beta, float(np.linalg.norm(transition.beta))
-    if not transition.groups or not size:
+    swept = transition.swept(factors)
+    if not transition.groups or not size or not swept:
         return []
     strong = np.abs(beta) >= 0.1 * np.abs(beta).max()
     return [
@@ -94,5 +95,5 @@ def sensitivity(transition: Transition, factors: tuple[float, ...] = (0.1, 10.0)
             float(np.linalg.norm(other - beta)) / size,
             float((np.sign(other[strong]) != np.sign(beta[strong])).mean()),
         )
-        for factor, other in zip(factors, transition.swept(factors), strict=True)
+        for factor, other in zip(factors, swept, strict=True)
     ]

@@ -123,17 +123,17 @@ def run_verb(options: argparse.Namespace) -> None:
             bar.update(round(100 * share) - bar.n)
 
         if options.verb == "prototypes":
-            found = making.prototypes_of(run, sample, settings, options.out, options.device, report)
-            words, broken = commands_text.prototypes(found, sample), run.broken
+            found, broken = making.prototypes_of(run, sample, settings, options.out, options.device, report)
+            words = commands_text.prototypes(found, sample)
         else:
             source = f"{data}:{options.split}"
             origin = (source, options.per_class)
             made = making.analyse(run, sample, settings, options.out, *origin, options.device, report)
-            broken = made.broken
+            broken = list(made.broken)
             tell: Callable[..., dict[str, Any]] = commands_text.trajectory
             words = tell(made) if options.verb == "trajectory" else {}
             if options.verb == "explain":
-                words = commands_text.explanation(made, parse_pair(options.pair, made.classes))
+                words = commands_text.explanation(made, pair_of(options, made))
             if options.verb == "finetune":
                 words = _compare(options, run, made, sample, data, report)
     words["broken"] = [list(entry) for entry in broken]
@@ -152,6 +152,7 @@ def run_rank(options: argparse.Namespace) -> None:
     from audit_core.study.results import Results
 
     run, data = _open(options)
+    run = run.checked()
     images = ImageSet(data, options.split, options.per_class)
     chosen = options.explainer or list(ranking.EXPLAINERS), options.fill or list(ranking.FILLS)
     study, bench = ranking.study_of(run, images, *chosen, options.steps), open_workbench(options.device)
@@ -163,6 +164,7 @@ def run_rank(options: argparse.Namespace) -> None:
 
         runner.run(study, options.out, bench, executor_of(options.executor, study, bench), tell)
     words = commands_text.rank_path(ranking.along(Results.open(options.out), options.metric))
+    words["broken"] = [list(entry) for entry in run.broken]
     sys.stdout.write(json.dumps(words) + "\n" if options.json else commands_text.lines(words))
 
 
@@ -176,10 +178,10 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     from audit_core.i2x.strategies import Comparison
     from models.finetuning import FineTuning
 
-    start = options.from_step if options.from_step is not None else run.steps[-1]
+    start = options.from_step if options.from_step is not None else made.trajectory.steps[-1]
     card = run.classifier(start, options.device).card
     test = open_sample(options.test or data, options.test_split, card, options.test_per_class)
-    pair = parse_pair(options.pair, made.classes) or made.trajectory.most_confused
+    pair = pair_of(options, made)
     prototype = options.prototype
     if prototype is None:
         roles = pair_roles(made.pushes(made.of_classes(*pair)), made.present, made.trajectory.labels, pair)
@@ -199,7 +201,11 @@ def _compare(options: argparse.Namespace, run: Any, made: Any, sample: Any, data
     )  # fmt: skip
     folder = options.out / "fine-tuning"
     folder.mkdir(parents=True, exist_ok=True)
-    found = comparisons.make(run, made, sample, test, start, comparison, folder, options.device, report)
+    measured = f"{test.references[0].rpartition(':')[0]}: {len(test)} images, {test.digest[:16]}"
+    own = not (options.test or options.test_per_class or options.test_split != "test")
+    found = comparisons.make(
+        run, made, sample, test, start, comparison, folder, options.device, report, "" if own else measured
+    )
     comparisons.write(found, options.out / comparisons.FILE)
     return commands_text.comparison(found.outcomes, comparison, made.classes, len(test))
 
@@ -218,7 +224,8 @@ def parse_settings(words: list[str]) -> Any:
         try:
             raw[name] = _typed(value, default)
         except ValueError:
-            raise InvalidParameter(f"{name} takes a value like {default!r}, got {value!r}") from None
+            like = "+".join(map(str, default)) if isinstance(default, tuple) else default
+            raise InvalidParameter(f"{name} takes a value like {like!r}, got {value!r}") from None
     return Settings.parse(raw)
 
 
@@ -230,6 +237,14 @@ def _typed(value: str, default: Any) -> Any:
     if isinstance(default, tuple):
         return tuple(int(part) for part in value.split("+"))
     return type(default)(value)
+
+
+def pair_of(options: argparse.Namespace, made: Any) -> tuple[int, int]:
+    """The two classes asked for, or those confused most; Any: an :class:`Analysis`."""
+    pair = parse_pair(options.pair, made.classes) or made.trajectory.most_confused
+    if missing := [made.classes[c] for c in pair if c not in made.trajectory.populated]:
+        raise InvalidParameter(f"the analysis holds no image of class {missing[0]!r}; choose another pair")
+    return pair
 
 
 def parse_pair(words: str | None, classes: tuple[str, ...]) -> tuple[int, int] | None:

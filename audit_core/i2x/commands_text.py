@@ -58,10 +58,10 @@ def trajectory(made: Analysis) -> Words:
     return {"steps": list(seen.steps), "accuracy": accuracy, "images": len(seen.labels), "classes": classes}
 
 
-def explanation(made: Analysis, pair: tuple[int, int] | None) -> Words:
+def explanation(made: Analysis, pair: tuple[int, int]) -> Words:
     """beta and its quality per transition, roles per class and between two classes, competition."""
     seen = made.trajectory
-    a, b = pair or seen.most_confused
+    a, b = pair
     effects = made.pushes(made.of_classes(a, b))
     between = [dataclasses.asdict(role) for role in pair_roles(effects, made.present, seen.labels, (a, b))]
     roles = {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from audit_core.i2x.sample import Sample
 
 FILE = "comparison.json"  # of the example that stands beside an analysis
-VERSION = 1
+VERSION = 2
 BEFORE = "before"
 
 
@@ -32,7 +32,8 @@ BEFORE = "before"
 class Compared:
     """identity: of the question; start: step of the checkpoint that was fine-tuned; removed: images that the curation
     took out of each class, and images: out of how many, both (classes,); tested: test images; before: the start
-    checkpoint on them; outcomes: of every strategy and repeat.
+    checkpoint on them; outcomes: of every strategy and repeat; test: which images these were, in words that tell them
+    from others, "" for all test images of the analysis's own data set.
     """
 
     identity: str
@@ -43,6 +44,7 @@ class Compared:
     tested: int
     before: Outcome
     outcomes: tuple[Outcome, ...]
+    test: str = ""
 
     def confusion(self, strategy: str) -> np.ndarray:
         """Mean test images over the repeats, true class by row, float64 (classes, classes); NaN without a repeat."""
@@ -50,12 +52,15 @@ class Compared:
         return np.mean(own, axis=0) if own else np.full(np.shape(self.before.confusion), np.nan)
 
 
-def identity(analysis: Analysis, start: int, asked: Comparison) -> str:
-    """Equal for equal questions to equal checkpoints, prototypes and images; known before anything is opened."""
+def identity(analysis: Analysis, start: int, asked: Comparison, test: str = "") -> str:
+    """Equal for equal questions to equal checkpoints, prototypes and images; known before anything is opened.
+
+    test: as in :class:`Compared`.
+    """
     pieces = analysis.manifest["pieces"]
     moments = dict(zip(analysis.trajectory.steps, pieces["moments"], strict=True))
     return key(kind="i2x comparison", version=VERSION, prototypes=pieces["prototypes"], start=moments[start],
-               asked=dataclasses.asdict(asked))  # fmt: skip
+               asked=dataclasses.asdict(asked), test=test)  # fmt: skip
 
 
 def make(
@@ -68,35 +73,38 @@ def make(
     folder: Path,
     device: str = "cpu",
     report: Callable[[float, str], None] = lambda share, message: None,
+    test_words: str = "",
 ) -> Compared:
     """Fine-tune and measure, see :func:`compare`; the result is also written to ``folder``, under its identity.
 
-    ``BadData`` where ``train`` are not the images that the prototypes were found on.
+    test_words: as in :class:`Compared`. ``BadData`` where ``train`` are not the images that the prototypes were found
+    on, or the run's files not the checkpoints that were analysed.
     """
     from audit_core.i2x.finetune import compare, measure  # torch, which reading a comparison does not need
 
     if train.digest != analysis.manifest["images_sha256"]:
         raise BadData(f"{analysis.name} was analysed on other images than those given; open the very same ones")
     classifier = run.classifier(start, device)
+    analysis.check(start, classifier.card)
     shares, labels, count = analysis.trajectory.shares, train.labels, len(analysis.classes)
     before = measure(classifier, classifier.module, test, asked.pair, BEFORE)
     outcomes = compare(classifier, train, shares, test, asked, folder, report)
     gone = removed_per_class(shares, labels, asked.curation, count)
     images = np.bincount(labels, minlength=count)
     made = Compared(
-        identity(analysis, start, asked), start, asked, tuple(gone.tolist()), tuple(images.tolist()), len(test), before,
-        tuple(outcomes),
+        identity(analysis, start, asked, test_words), start, asked, tuple(gone.tolist()), tuple(images.tolist()),
+        len(test), before, tuple(outcomes), test_words,
     )  # fmt: skip
     write(made, folder / f"{made.identity}.json")
     return made
 
 
-def images_of(analysis: Analysis, run: TrainingRun, split: str = "test") -> tuple[Sample, Sample]:
+def images_of(analysis: Analysis, split: str = "test") -> tuple[Sample, Sample]:
     """(the images of the analysis, all images of ``split`` of the same data set)."""
     from audit_core.i2x.sample import open_sample  # torch, likewise
 
     dataset, _, own = str(analysis.manifest["source"]).rpartition(":")
-    card = run.final().card
+    card = analysis.card
     few = int(analysis.manifest.get("per_class", 0))
     return open_sample(dataset, own, card, few), open_sample(dataset, split, card)
 
@@ -119,18 +127,22 @@ def read(path: Path) -> Compared | None:
         )
         return Compared(
             raw["identity"], raw["start"], question, tuple(raw["removed"]), tuple(raw["images"]), raw["tested"],
-            _outcome(raw["before"]), tuple(_outcome(one) for one in raw["outcomes"]),
+            _outcome(raw["before"]), tuple(_outcome(one) for one in raw["outcomes"]), raw["test"],
         )  # fmt: skip
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
 
 def example(analysis: Analysis, folder: Path) -> Compared | None:
     """The comparison that stands beside an analysis; None where there is none, or it belongs to another analysis."""
-    found = read(folder / FILE)
+    return of_analysis(read(folder / FILE), analysis)
+
+
+def of_analysis(found: Compared | None, analysis: Analysis) -> Compared | None:
+    """``found`` if it is a comparison of this very analysis, else None."""
     if found is None or found.start not in analysis.trajectory.steps:
         return None
-    return found if found.identity == identity(analysis, found.start, found.asked) else None
+    return found if found.identity == identity(analysis, found.start, found.asked, found.test) else None
 
 
 def _pair(raw: Sequence[int]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from audit_core.classifier import Classifier
+from audit_core.errors import InvalidParameter
 from audit_core.i2x.features import batches, spatial_features, stage
 from audit_core.i2x.prototypes import Prototypes
 from audit_core.i2x.settings import Settings
@@ -110,4 +111,9 @@ def judge(reduced: np.ndarray, settings: Settings) -> tuple[tuple[int, float], .
         agreement = float(np.mean([adjusted_rand_score(*pair) for pair in pairs])) if pairs else 0.0
         score = agreement if pairs else float(silhouette_score(sample, labels[0]))
         scores.append((count, score))
+    if not scores:
+        raise InvalidParameter(
+            f"none of the candidates {', '.join(map(str, settings.candidates))} for K is between 2 and the "
+            f"{len(sample):,} locations; give more images or smaller candidates"
+        )
     return tuple(scores)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from audit_core.keys import key
 from models.finetuning import fine_tune
 from models.training import save_weights
 
-VERSION = 1
+VERSION = 2
 
 Report = Callable[[float, str], None]
 
@@ -43,8 +43,9 @@ def compare(
     """Fine-tune copies of ``classifier`` by every strategy, ``comparison.repeats`` times; returns all outcomes.
 
     shares: location shares of the prototypes in the training images (n, K). Repeats differ in the order of the images
-    and in what the controls remove; within a repeat all strategies see the same orders. Each outcome is written to
-    ``folder`` as soon as it is there; run again, what is there is not computed again, and the numbers are the same.
+    and in what the controls remove; within a repeat all strategies see the same order, each without what it leaves out.
+    Each outcome is written to ``folder`` as soon as it is there; run again, what is there is not computed again, and
+    the numbers are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked = {name: value for name, value in dataclasses.asdict(comparison).items() if name != "repeats"}
@@ -54,24 +55,31 @@ def compare(
     found: list[Outcome] = []
     total = len(STRATEGIES) * comparison.repeats
     for repeat in range(comparison.repeats):
-        rng = np.random.default_rng([comparison.seed, repeat])
-        sets = training_sets(shares, train.labels, comparison.curation, rng)
-        for strategy in STRATEGIES:
-            if stop():
-                return found
-            if not set(strategy) <= set(sets):
-                continue  # no other prototype could be removed
-            path = folder / f"{identity}-{repeat}-{'-'.join(strategy).replace(' ', '_')}.json"
-            report(len(found) / total, f"repeat {repeat + 1} of {comparison.repeats}: {words(strategy)}")
-            outcome = _read(path)
-            if outcome is None:
-                tell = _within(report, len(found), total, f"repeat {repeat + 1}: {words(strategy)}")
-                outcome = _one(classifier, train, sets, test, comparison, strategy, repeat, path, tell)
-            found.append(outcome)
-        for path in folder.glob(f"{identity}-{repeat}-*.safetensors"):
-            path.unlink()
+        try:
+            for strategy, sets in _asked(shares, train, comparison, repeat):
+                if stop():
+                    return found
+                path = folder / f"{identity}-{repeat}-{'-'.join(strategy).replace(' ', '_')}.json"
+                report(len(found) / total, f"repeat {repeat + 1} of {comparison.repeats}: {words(strategy)}")
+                outcome = _read(path)
+                if outcome is None:
+                    tell = _within(report, len(found), total, f"repeat {repeat + 1}: {words(strategy)}")
+                    outcome = _one(classifier, train, sets, test, comparison, strategy, repeat, path, tell)
+                found.append(outcome)
+        finally:  # weights between two epochs are large; whoever goes on later makes them again
+            for path in folder.glob(f"{identity}-{repeat}-*.safetensors"):
+                path.unlink(missing_ok=True)
     report(1.0, "done")
     return found
+
+
+def _asked(
+    shares: np.ndarray, train: Sample, comparison: Comparison, repeat: int
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, np.ndarray]]]:
+    """(strategy, training sets) of one repeat; none that needs another prototype where no other could be removed."""
+    rng = np.random.default_rng([comparison.seed, repeat])
+    sets = training_sets(shares, train.labels, comparison.curation, rng)
+    yield from ((strategy, sets) for strategy in STRATEGIES if set(strategy) <= set(sets))
 
 
 def _within(report: Report, done: int, total: int, message: str) -> Callable[[float], None]:
@@ -159,15 +167,15 @@ def _epoch(
     epoch: int,
     report: Callable[[float], None],
 ) -> None:
-    chosen = torch.from_numpy(np.flatnonzero(keep))
     seed = int(np.random.default_rng([comparison.seed, repeat, epoch]).integers(2**31))
     fine_tune(
         module,
-        lambda places: classifier.normalise(train.pixels[chosen[places]]),
-        torch.from_numpy(train.labels)[chosen],
+        lambda places: classifier.normalise(train.pixels[places]),
+        torch.from_numpy(train.labels),
         comparison.recipe,
         torch.Generator().manual_seed(seed),
         report,
+        torch.from_numpy(keep),
     )
 
 

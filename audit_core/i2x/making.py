@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import audit_core
 from audit_core.classifier import Classifier
@@ -23,7 +24,7 @@ from audit_core.i2x import finding
 from audit_core.i2x.analysis import Analysis, as_transition, read
 from audit_core.i2x.mapping import Transition, transition
 from audit_core.i2x.moments import moment
-from audit_core.i2x.pieces import Pieces
+from audit_core.i2x.pieces import Pieces, moment_name
 from audit_core.i2x.prototypes import Prototypes
 from audit_core.i2x.runs import TrainingRun
 from audit_core.i2x.sample import Sample
@@ -32,6 +33,7 @@ from audit_core.i2x.trajectory import Moment, Trajectory
 from audit_core.keys import key
 from models.cards import ModelCard
 
+FEW = 8  # images that the final model is tried on
 VERSION = 1  # of the numbers: raise it when they change although no setting did
 
 Report = Callable[[float, str], None]
@@ -98,9 +100,10 @@ def analyse(
 def prototypes_of(
     run: TrainingRun, sample: Sample, settings: Settings, root: Path, device: str = "cpu",
     report: Report = lambda share, message: None,
-) -> Prototypes:  # fmt: skip
-    """The first step alone: prototypes of the last model that loads, made or read."""
-    return _prototypes(Pieces(root), run, sample, settings, device, report, list(run.broken))[1]
+) -> tuple[Prototypes, list[tuple[str, str]]]:  # fmt: skip
+    """(prototypes of the last model that answers, made or read; what is broken): the first step alone."""
+    broken = list(run.broken)
+    return _prototypes(Pieces(root), run, sample, settings, device, report, broken)[1], broken
 
 
 def _prototypes(
@@ -108,7 +111,7 @@ def _prototypes(
     broken: list[tuple[str, str]],
 ) -> tuple[str, Prototypes, list[int], ModelCard]:  # fmt: skip
     """(name of the piece, prototypes, steps to look at, card); what does not load is added to ``broken``."""
-    final, steps = _last_that_loads(run, device, broken)
+    final, steps = _last_that_answers(run, sample, device, broken)
     card = final.card
     facts = [card.architecture, list(card.mean), list(card.std), list(card.classes)]
     name = "prototypes-" + key(version=VERSION, weights=card.weights_sha256, card=facts, images=sample.digest,
@@ -125,12 +128,17 @@ def _within(report: Report, place: int, total: int, message: str) -> Callable[[f
     return lambda share: report(0.3 + 0.6 * (place + share) / total, message)
 
 
-def _last_that_loads(run: TrainingRun, device: str, broken: list[tuple[str, str]]) -> tuple[Classifier, list[int]]:
-    """The last model that loads, and the steps up to it."""
+def _last_that_answers(
+    run: TrainingRun, sample: Sample, device: str, broken: list[tuple[str, str]]
+) -> tuple[Classifier, list[int]]:
+    """The last model that loads and answers a few images with finite numbers, and the steps up to it."""
     steps = list(run.steps)
     while steps:
         try:
-            return run.classifier(steps[-1], device), steps
+            final = run.classifier(steps[-1], device)
+            if not torch.isfinite(final.predict(sample.pixels[:FEW])).all():
+                raise BadCheckpoint("it answers with numbers that are not finite; its training diverged")
+            return final, steps
         except BadCheckpoint as reason:
             broken.append((f"step {steps.pop()}", str(reason)))
     raise BadData(f"{run.name}: no checkpoint loads ({broken[-1][1]})")
@@ -141,7 +149,7 @@ def _moment(
     device: str, report: Callable[[float], None],
 ) -> tuple[Moment, str]:  # fmt: skip
     classifier = run.classifier(step, device)
-    name = f"moment-{step:06d}-{key(weights=classifier.card.weights_sha256, prototypes=first)[:16]}"
+    name = moment_name(step, classifier.card.weights_sha256, first, found)
     arrays = folder.read(name)
     if arrays is None:
         made = moment(classifier, sample, found, settings, report)
@@ -167,7 +175,7 @@ def _transition(folder: Pieces, a: str, b: str, seen: Trajectory, t: int, settin
 
 
 def _way(root: Path, folder: Path) -> str:
-    """The way from the analysis to its run: both can move together, and no machine's path is written down."""
+    """The way from the analysis to its run, so that both can move together."""
     return Path(os.path.relpath(folder.expanduser().resolve(), root.resolve())).as_posix()
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from audit_core.i2x.settings import Settings
 
+MEANS = "means"  # the reading in which groups are the rows of one regression
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -20,9 +22,10 @@ class Transition:
     beta: (K, classes), confidence per unit of intensity, positive where a rise of the prototype goes with a rise of the
     class; groups: G; sizes: images per group (G,); noise: share of the images in no group, in [0, 1]; images: how many
     were grouped; intensities: (G, K, targets) and confidences: (G, classes), mean changes; penalty: lambda, (targets,);
-    condition: of pi' pi + lambda I, 1 is best; error: relative error of leaving one group out, 0 is best and 1 is
-    that of predicting no change, NaN for fewer than two groups; movement: mean over images of half the sum of
-    |confidence changes|, in [0, 1].
+    condition: of pi' pi + lambda I, 1 is best, that of the worst group where each has its own regression; error:
+    relative error of leaving one group out, 0 is best and 1 is that of predicting no change, NaN for fewer than two
+    groups and for regressions within groups; movement: mean over images of half the sum of |confidence changes|, in
+    [0, 1]; reading: as in the settings.
     """
 
     beta: np.ndarray
@@ -35,6 +38,7 @@ class Transition:
     condition: float
     error: float
     movement: float
+    reading: str = MEANS
 
     @property
     def groups(self) -> int:
@@ -43,11 +47,17 @@ class Transition:
 
     @property
     def driven_by_penalty(self) -> bool:
-        """Fewer groups than prototypes: the data leave beta open, and lambda decides."""
-        return self.groups < len(self.beta)
+        """Fewer rows in a regression than prototypes: the data leave beta open, and lambda decides."""
+        rows = self.groups if self.reading == MEANS or not self.groups else int(self.sizes.min())
+        return rows < len(self.beta)
 
     def swept(self, factors: tuple[float, ...] = (0.1, 10.0)) -> list[np.ndarray]:
-        """beta at other penalties, each a multiple of this one: how much of it is lambda's doing."""
+        """beta at other penalties, each a multiple of this one: how much of it is lambda's doing.
+
+        Empty for regressions within groups, whose images are not kept.
+        """
+        if self.reading != MEANS:
+            return []
         return [_means(self.intensities, self.confidences, self.penalty * factor) for factor in factors]
 
 
@@ -66,10 +76,12 @@ def transition(
     pi = np.stack([intensity[labels == g].mean(0) for g in range(len(sizes))]) if len(sizes) else intensity[:0]
     change = np.stack([confidence[labels == g].mean(0) for g in range(len(sizes))]) if len(sizes) else confidence[:0]
     penalty = np.array([penalty_of(pi[:, :, t], settings.ridge) for t in range(pi.shape[2])])
-    if settings.reading == "within":
-        beta = _within(intensity, confidence, labels, sizes, settings.ridge)
+    if settings.reading == MEANS:
+        beta, error = _means(pi, change, penalty), _left_out(pi, change, settings.ridge)
+        condition = max(_condition(pi[:, :, t], penalty[t]) for t in range(len(penalty)))
     else:
-        beta = _means(pi, change, penalty)
+        beta, condition = _within(intensity, confidence, labels, sizes, settings.ridge)
+        error = float("nan")
     return Transition(
         beta,
         sizes,
@@ -78,9 +90,10 @@ def transition(
         pi,
         change,
         penalty,
-        max(_condition(pi[:, :, t], penalty[t]) for t in range(len(penalty))),
-        _left_out(pi, change, settings.ridge),
+        condition,
+        error,
         movement,
+        settings.reading,
     )
 
 
@@ -111,13 +124,15 @@ def _means(pi: np.ndarray, change: np.ndarray, penalty: np.ndarray) -> np.ndarra
 
 def _within(
     intensity: np.ndarray, confidence: np.ndarray, labels: np.ndarray, sizes: np.ndarray, strength: float
-) -> np.ndarray:
-    beta = np.zeros((intensity.shape[1], confidence.shape[1]))
+) -> tuple[np.ndarray, float]:
+    """(mean of the groups' own beta, weighted by their sizes; the worst condition of all regressions)."""
+    beta, worst = np.zeros((intensity.shape[1], confidence.shape[1])), 1.0
     for g, size in enumerate(sizes):
         own, change = intensity[labels == g], confidence[labels == g]
         penalty = np.array([penalty_of(own[:, :, t], strength) for t in range(own.shape[2])])
         beta += _means(own, change, penalty) * size / sizes.sum()
-    return beta
+        worst = max(worst, *(_condition(own[:, :, t], penalty[t]) for t in range(len(penalty))))
+    return beta, worst
 
 
 def _condition(pi: np.ndarray, penalty: float) -> float:

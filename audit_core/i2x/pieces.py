@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +15,21 @@ from typing import Any
 import numpy as np
 
 from audit_core.i2x.prototypes import Prototypes
+from audit_core.keys import key
 
 MANIFEST, PIECES = "analysis.json", "pieces"
+#: what numpy and zipfile raise for a file that was cut, overwritten in the middle, or is something else
+BROKEN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, SyntaxError, tokenize.TokenError,
+          zipfile.BadZipFile, zlib.error)  # fmt: skip
+
+
+def moment_name(step: int, weights_sha256: str, prototypes: str, found: Prototypes) -> str:
+    """The piece of one checkpoint: named by its weights, and by the prototypes' piece and what it holds.
+
+    Prototypes that are made again on another machine may come out in another order, which no setting would tell.
+    """
+    held = hashlib.sha256(np.ascontiguousarray(found.assignments).tobytes()).hexdigest()
+    return f"moment-{step:06d}-{key(weights=weights_sha256, prototypes=prototypes, held=held)[:16]}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Pieces:
         try:
             with np.load(self.root / PIECES / f"{name}.npz", allow_pickle=False) as file:
                 return {entry: file[entry] for entry in file.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        except BROKEN:
             return None
 
     def read_prototypes(self, name: str) -> Prototypes | None:

@@ -82,6 +82,7 @@ def study_of(
             mean=facts.mean,
             std=facts.std,
             classes=facts.classes,
+            encoding=facts.encoding,
             family=family(saved.step),
             training_seed=-1 if run.seed is None else run.seed,
         )

@@ -16,7 +16,7 @@ from audit_core.data import DATASETS
 from audit_core.errors import BadCheckpoint, BadData, InvalidParameter
 from audit_core.i2x.analysis import Analysis
 from models.cards import UNKNOWN, ModelCard
-from models.checkpoint import CheckpointError, build_timm, load_custom, load_into, read_checkpoint
+from models.checkpoint import CheckpointError, build_timm, load_custom, load_into, read_checkpoint, size_option
 from models.runs import MANIFEST as RUN_MANIFEST
 from models.runs import Saved, read_manifest
 
@@ -94,15 +94,34 @@ class TrainingRun:
         """Other weights in the architecture that was described once: layers and readout are the same."""
         first, data = self._card[0], path.read_bytes()
         name = f"{self.name} step {step}"
-        fixed = self.facts.input_size[0] if self.facts.input_size else None
+        asked, own = self.facts.input_size, first.input_size
+        fixed = asked[0] if asked else size_option(first.architecture, own[0])
         module = build_timm(first.architecture, len(first.classes), first.channels, fixed)
         load_into(module, read_checkpoint(data, path.name).tensors, name)
         card = dataclasses.replace(first, name=name, weights_sha256=hashlib.sha256(data).hexdigest())
         return Classifier(card, module.float().eval(), pick_device(device))
 
     def final(self, device: str = "cpu") -> Classifier:
-        """The model of the last readable checkpoint: the one whose features make the prototypes."""
-        return self.classifier(self.steps[-1], device)
+        """The model of the last checkpoint that loads: the one whose features make the prototypes."""
+        for step in reversed(self.steps):
+            try:
+                return self.classifier(step, device)
+            except BadCheckpoint as reason:
+                told = reason
+        raise BadData(f"{self.name}: no checkpoint loads ({told})")
+
+    def checked(self) -> TrainingRun:
+        """The same run with the checkpoints that really load; what does not is ``broken``."""
+        good, broken = [], list(self.broken)
+        for saved in self.saved:
+            try:
+                self.classifier(saved.step)
+                good.append(saved)
+            except BadCheckpoint as reason:
+                broken.append((saved.file, str(reason)))
+        if not good:
+            raise BadData(f"{self.name}: no checkpoint loads ({broken[-1][1]})")
+        return dataclasses.replace(self, saved=tuple(good), broken=tuple(broken))
 
 
 def open_run(folder: str | Path, facts: Facts | None = None) -> TrainingRun:

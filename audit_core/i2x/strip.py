@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from audit_core.data import open_image
 from audit_core.i2x.analysis import Analysis
-from audit_core.i2x.settings import Settings
 from audit_core.images import prepare
 from audit_core.keys import key
 from models.cards import ModelCard
@@ -47,29 +46,34 @@ def pixels_of(reference: str, card: ModelCard) -> np.ndarray:
 def identity(analysis: Analysis, reference: str) -> str:
     """Equal for equal checkpoints, settings and image: the moments' names hold the weights' digests."""
     steps = dict(zip(analysis.trajectory.steps, analysis.manifest["pieces"]["moments"], strict=True))
-    return key(kind="i2x strip", moments={str(step): name for step, name in steps.items()}, reference=reference,
+    moments = {str(step): name for step, name in steps.items()}
+    return key(kind="i2x strip", version=2, moments=moments, reference=reference,
                settings=dataclasses.asdict(analysis.settings))  # fmt: skip
 
 
 def follow(
+    analysis: Analysis,
     run: TrainingRun,
-    steps: Sequence[int],
     reference: str,
     label: int,
-    settings: Settings,
     device: str = "cpu",
     report: Callable[[float, str, Strip], None] = lambda share, message, so_far: None,
 ) -> Strip:
-    """Look at one image with the checkpoints of ``steps``; the map is that of class ``label``."""
+    """Look at one image with the checkpoints that were analysed; the map is that of class ``label``.
+
+    ``BadData`` where the files of the run are no longer those.
+    """
     import torch  # here: a page that reads a strip does not need it
 
     from audit_core.i2x.features import look
 
-    settings = dataclasses.replace(settings, target="true" if settings.target == "all" else settings.target)
-    pixels = torch.from_numpy(pixels_of(reference, run.final().card))[None]
+    steps, settings = analysis.trajectory.steps, dataclasses.replace(analysis.settings, target="true")
+    pixels = torch.from_numpy(pixels_of(reference, analysis.card))[None]
     maps, confidence = [], []
     for place, step in enumerate(steps):
-        seen = look(run.classifier(step, device), pixels, np.array([label]), settings)
+        classifier = run.classifier(step, device)
+        analysis.check(step, classifier.card)
+        seen = look(classifier, pixels, np.array([label]), settings)
         maps.append(seen.saliency[0, 0])
         confidence.append(seen.confidence[0])
         so_far = Strip(tuple(steps[: place + 1]), np.stack(maps), np.stack(confidence))

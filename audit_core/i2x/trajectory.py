@@ -59,13 +59,20 @@ class Trajectory:
 
     @property
     def most_confused(self) -> tuple[int, int]:
-        """The two classes most often taken for each other at the last moment that still confuses any."""
+        """The two classes with images most often taken for each other, at the last moment that still confuses any."""
+        own = self.populated
         for at in range(len(self.steps) - 1, -1, -1):
-            wrong = self.confusion(at)
+            wrong = self.confusion(at)[np.ix_(own, own)]
             np.fill_diagonal(wrong, 0)
             if wrong.any():
-                return confused(wrong)
-        return 0, 1
+                a, b = confused(wrong)
+                return own[a], own[b]
+        return (own[0], own[1]) if len(own) > 1 else (0, 1)
+
+    @property
+    def populated(self) -> list[int]:
+        """The classes that have images here, rising; the data may hold only some of the model's."""
+        return [int(c) for c in np.unique(self.labels)]
 
     def mean_intensity(self, members: np.ndarray) -> np.ndarray:
         """Mean over the images ``members``, bool (n,), that hold the prototype: float64 (T, K); NaN where none does.

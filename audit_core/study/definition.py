@@ -22,8 +22,9 @@ class Entry:
 
     name: unique in the study; a shipped checkpoint, unless ``path`` names a weights file. Beside a published file
     stands its card (``python -m models publish``); any other file needs ``arch`` and, where its weights do not tell
-    them, the other facts. family: checkpoints of one family are its training runs (default: the card's);
-    training_seed: default the card's, -1; explainers: its own ones, besides those that all checkpoints share.
+    them, the other facts; encoding: of wafer maps, where it is not three-level. family: checkpoints of one family are
+    its training runs (default: the card's); training_seed: default the card's, -1; explainers: its own ones, besides
+    those that all checkpoints share.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Entry:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    encoding: str = ""
     family: str = ""
     training_seed: int = -1
     explainers: tuple[str, ...] = ()
@@ -147,6 +149,9 @@ class Study:
     def key(self) -> str:
         """Identity of what the study asks, whatever its title and note say and its verdict demands."""
         raw = dataclasses.asdict(self)
+        for entry in raw["checkpoints"]:
+            if not entry["encoding"]:
+                del entry["encoding"]  # as in studies that were asked before there was a choice
         return key(kind="study", **{name: raw[name] for name in raw if name not in ("title", "note", "criteria")})
 
     def settings(self, seed: int) -> dict[str, Any]:  # Any: fields of an AuditSpec

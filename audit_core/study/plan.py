@@ -155,7 +155,7 @@ def open_member(entry: Entry, bench: Workbench) -> Member:
         )
     facts = (entry.num_classes or None, entry.in_chans or None, entry.img_size or None)
     lists = (entry.mean or None, entry.std or None, entry.classes or None)
-    reference = bench.add_checkpoint(path.read_bytes(), path.name, entry.arch, *facts, *lists)
+    reference = bench.add_checkpoint(path.read_bytes(), path.name, entry.arch, *facts, *lists, entry.encoding)
     return Member(entry, reference, bench.card(reference))
 
 

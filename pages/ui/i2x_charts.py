@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from audit_core.i2x.analysis import Analysis
+from audit_core.i2x.settings import Settings
 from pages.ui import charts
 from pages.ui import reversal_chart as chart
 from pages.ui.reversal_looks import INK
@@ -17,6 +18,13 @@ SIGNED = {"light": ("#D55E00", "#0072B2"), "dark": ("#E69F00", "#56B4E9")}  # up
 HUES = ("#009E73", "#CC79A7", "#B8A800", "#56B4E9", "#E69F00", "#0072B2")  # first those that no sign has
 CLASS_HUES = {"light": ("#1B2430", "#6E7681"), "dark": ("#E6EBF2", "#9AA3AF")}
 UNIT = "gradient-weighted activation, logits"
+
+
+def unit(settings: Settings) -> str:
+    """Of the intensities and of the strip."""
+    if settings.normalisation == "max":
+        return "share of the image’s largest"
+    return UNIT if settings.explainer == "grad-cam" else "in the explainer’s unit"
 
 
 def hue(chosen: Sequence[int], k: int) -> str:
@@ -60,7 +68,7 @@ def trajectory(
         figure.add_vrect(at, at + 1, fillcolor=charts.ACCENT, opacity=0.13, line_width=0)
         figure.add_vline(at + 1, line={"color": charts.ACCENT, "width": 2})
     chart.dress(figure, height, l=56, b=54, t=26)
-    for text, axis in (("Mean confidence (0 to 1)", "y"), (f"Mean intensity ({UNIT})", "y2")):
+    for text, axis in (("Mean confidence (0 to 1)", "y"), (f"Mean intensity ({unit(made.settings)})", "y2")):
         figure.add_annotation(text=text, xref="paper", x=0, yref=f"{axis} domain", y=1, xanchor="left",
                               yanchor="bottom", showarrow=False, xshift=-44)  # fmt: skip
     figure.update_yaxes(range=[0, 1.03], row=1, col=1)

@@ -36,11 +36,11 @@ def figure(
     """
     top = float(np.abs(pushes).max(initial=0.0)) or 1.0
     heights = _heights(pushes.shape[1]), _heights(pushes.shape[2])
-    found = go.Figure(_edges(pushes[at], top, heights) + _nodes(made, heights, chosen, bold))
+    found = go.Figure(_edges(pushes[at], top, heights, made.classes) + _nodes(made, heights, chosen, bold))
     frames = range(len(pushes)) if play else ()
     found.frames = [
         go.Frame(
-            name=str(t), data=_edges(pushes[t], top, heights), traces=list(range(EDGES + 1)),
+            name=str(t), data=_edges(pushes[t], top, heights, made.classes), traces=list(range(EDGES + 1)),
             layout={"title": {"text": _title(made, t)}},
         )
         for t in frames
@@ -77,12 +77,14 @@ def _heights(count: int) -> np.ndarray:
     return np.linspace(1, 0, count) if count > 1 else np.array([0.5])
 
 
-def _edges(pushes: np.ndarray, top: float, heights: tuple[np.ndarray, np.ndarray]) -> list[go.Scatter]:
+def _edges(
+    pushes: np.ndarray, top: float, heights: tuple[np.ndarray, np.ndarray], classes: Sequence[str]
+) -> list[go.Scatter]:
     """Always as many traces, empty ones for edges that are not there, and one of marks that are hovered."""
     edges = strongest_edges(pushes, EDGES)
     lines = [_edge(edge, top, heights) for edge in edges]
     lines += [go.Scatter(x=[None], y=[None], mode="lines", hoverinfo="skip") for _ in range(EDGES - len(edges))]
-    return [*lines, _marks(edges, heights)]
+    return [*lines, _marks(edges, heights, classes)]
 
 
 def _edge(edge: Edge, top: float, heights: tuple[np.ndarray, np.ndarray]) -> go.Scatter:
@@ -102,14 +104,14 @@ def _curve(edge: Edge, heights: tuple[np.ndarray, np.ndarray]) -> tuple[list[flo
     return x.round(3).tolist(), (low + (high - low) * ease).round(4).tolist()
 
 
-def _marks(edges: Sequence[Edge], heights: tuple[np.ndarray, np.ndarray]) -> go.Scatter:
+def _marks(edges: Sequence[Edge], heights: tuple[np.ndarray, np.ndarray], classes: Sequence[str]) -> go.Scatter:
     up, down = SIGNED[chart.theme()]
     points = [tuple(part[8] for part in _curve(edge, heights)) for edge in edges]
     return go.Scatter(
         x=[x for x, _ in points], y=[y for _, y in points], mode="text",
         text=["+" if edge.push > 0 else "−" for edge in edges],
         textfont={"size": 15, "color": [up if edge.push > 0 else down for edge in edges]},
-        hovertext=[f"P-{edge.prototype} → {edge.target}: {edge.push:+.3f} of confidence" for edge in edges],
+        hovertext=[f"P-{edge.prototype} → {classes[edge.target]}: {edge.push:+.3f} of confidence" for edge in edges],
         hoverinfo="text",
     )  # fmt: skip
 

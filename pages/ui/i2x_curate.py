@@ -43,7 +43,8 @@ def finished(opened: Opened, key: str) -> Compared | None:
     """The comparison of this identity: the shipped one, or one that was made here."""
     if opened.example is not None and opened.example.identity == key:
         return opened.example
-    return comparisons.read(_folder() / f"{key}.json") if key else None
+    found = comparisons.read(_folder() / f"{key}.json") if key else None
+    return comparisons.of_analysis(found, opened.analysis)
 
 
 def _folder():
@@ -59,17 +60,20 @@ def _run(opened: Opened, repeats: int, key: str, problem: bool) -> None:
         st.caption(AWAY)
         return
     if now is not None and now.state == jobs.FAILED:
-        st.error(wording.plain(now.error or "The comparison failed."), icon=":material/error:")
+        told = wording.without_folders(now.error or "The comparison failed.")
+        st.error(wording.plain(told), icon=":material/error:")
     elif work.left(job):
         told = "Cancelled. What was measured until then is kept; start again to go on."
         st.warning(told, icon=":material/stop_circle:")
+    elif now is not None and now.state == jobs.CANCELLED:
+        st.warning("Ended before it was done. What was measured is kept; start again to go on.")
     st.button(
         "Fine-tune and measure", key=f"{PAGE}.finetune", type="primary", icon=":material/play_arrow:", disabled=problem,
         on_click=_submit, args=(opened,),
         help=f"{len(STRATEGIES)} strategies of one or two epochs, {repeats} times each.",
     )  # fmt: skip
     if told := st.session_state.pop(f"{PAGE}.refused", ""):
-        st.error(wording.plain(told), icon=":material/error:")
+        st.error(wording.plain(wording.without_folders(told)), icon=":material/error:")
 
 
 def _job(key: str) -> str:
@@ -90,7 +94,7 @@ def _submit(opened: Opened) -> None:
 
     def compare(context: JobContext) -> Compared:
         context.report(0.0, "opening the images")
-        train, test = comparisons.images_of(analysis, run)
+        train, test = comparisons.images_of(analysis)
         return comparisons.make(run, analysis, train, test, start, asked, folder, device, context.report)
 
     work.resume(job)
@@ -100,12 +104,16 @@ def _submit(opened: Opened) -> None:
         st.session_state[f"{PAGE}.refused"] = str(problem)
 
 
+def _where(found: Compared) -> str:
+    return f", on {found.tested:,} other test images" if found.test else ""
+
+
 def _question(opened: Opened, found: Compared) -> str:
     asked, classes = found.asked, opened.analysis.classes
     of = "both classes" if asked.curation.classes else "all classes"
     return wording.plain(
         f"{title(asked.curation.prototype)} on more than {asked.curation.least:.0%} of the locations left out of {of} "
         f"({sum(found.removed):,} of {sum(found.images):,} images), judged on {classes[asked.pair[0]]} and "
-        f"{classes[asked.pair[1]]}; from step {found.start}, learning rate {asked.recipe.learning_rate:g}, "
-        f"{asked.repeats} repeat{'s' * (asked.repeats > 1)}."
+        f"{classes[asked.pair[1]]}{_where(found)}; from step {found.start}, learning rate "
+        f"{asked.recipe.learning_rate:g}, {asked.repeats} repeat{'s' * (asked.repeats > 1)}."
     )

@@ -44,7 +44,8 @@ def _card(opened: Opened, k: int, role: PairRole, colour: str, pair: tuple[int, 
             st.image(i2x_pictures.row(tiles), width=len(tiles) * (SIDE + 4),
                      alt=f"Strongest patches of prototype {k}, in images of class {', '.join(labels)}")  # fmt: skip
     except AuditError as reason:
-        st.caption(f":material/hide_image: {wording.plain(str(reason))}")
+        del reason  # said once, above the strip
+        st.caption(":material/hide_image: The images are not at hand.")
     a, b = (wording.plain(opened.analysis.classes[c]) for c in pair)
     st.caption(
         f"{share.mean():.1%} of all locations; in {role.presence[0]:.0%} of the images of {a}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import streamlit as st
@@ -39,7 +40,8 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
     a, b = example.asked.pair if example else made.trajectory.most_confused
     named = [link.first(asked, side) for side in ("a", "b")]
     if any(named):
-        places = [made.classes.index(name) if name in made.classes else None for name in named]
+        known = {made.classes[c]: c for c in i2x_work.choosable(opened)}
+        places = [known.get(name) for name in named]
         if None in places or places[0] == places[1]:
             problems.append(f"the run has no pair of classes {named[0]!r} and {named[1]!r}; showing another.")
         else:
@@ -49,17 +51,18 @@ def seed(asked: Mapping[str, Sequence[str]], opened: Opened) -> list[str]:
     images = {short(reference): place for place, reference in enumerate(made.references)} if named_image else {}
     if named_image and named_image not in images:
         problems.append(f"the analysis holds no image {named_image!r}; showing another.")
-    show_image(opened, images.get(named_image, i2x_work.images_of_class(opened, a)[0]))
+    first = next((found[0] for c in (a, b) if (found := i2x_work.images_of_class(opened, c))), 0)
+    show_image(opened, images.get(named_image, first))
     ends = {str(step): t for t, step in enumerate(made.trajectory.steps[1:])}
     to = link.first(asked, "to")
     if to and to not in ends:
         problems.append(f"no transition ends at step {to!r}; the steps are {', '.join(ends)}.")
     state[f"{PAGE}.at"] = ends.get(to, choices.opening_transition(made.transitions))
     follow_pair(opened)
-    known = {str(k): k for k in range(made.prototypes.count)}
-    chosen = [known[word] for word in asked.get("prototype", []) if word in known]
-    if unknown := [word for word in asked.get("prototype", []) if word not in known]:
-        problems.append(f"there are prototypes 0 to {len(known) - 1}, not {', '.join(unknown)}; left out.")
+    numbers = {str(k): k for k in range(made.prototypes.count)}
+    chosen = [numbers[word] for word in asked.get("prototype", []) if word in numbers]
+    if unknown := [word for word in asked.get("prototype", []) if word not in numbers]:
+        problems.append(f"there are prototypes 0 to {len(numbers) - 1}, not {', '.join(unknown)}; left out.")
     state[f"{PAGE}.prototypes"] = chosen or state[f"{PAGE}.prototypes"]
     return problems + _seed_curation(asked, opened, example if example and (a, b) == example.asked.pair else None)
 
@@ -91,7 +94,7 @@ def _seed_curation(asked: Mapping[str, Sequence[str]], opened: Opened, example: 
 def short(reference: str) -> str:
     """An image in a link: its data set without the settings, which may name a folder of this server."""
     head, split, index = reference.rsplit(":", 2)
-    return f"{head.partition(':')[0]}:{split}:{index}"
+    return f"{re.split('[(:]', head, maxsplit=1)[0]}:{split}:{index}"
 
 
 def said(value: int | float | bool) -> str:

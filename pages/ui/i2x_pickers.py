@@ -32,7 +32,7 @@ def class_pair(opened: Opened) -> tuple[int, int]:
     for side, label, other in (("a", "Class A", "b"), ("b", "Class B", "a")):
         hold(f"{PAGE}.{side}")
         st.selectbox(
-            label, range(len(classes)), key=f"{PAGE}.{side}", format_func=classes.__getitem__,
+            label, i2x_work.choosable(opened), key=f"{PAGE}.{side}", format_func=classes.__getitem__,
             on_change=_other_pair, args=(opened, other, st.session_state.get(f"{PAGE}.{side}")),
         )  # fmt: skip
     return i2x_link.pair()
@@ -50,9 +50,8 @@ def image(opened: Opened) -> int:
     """An image of the analysis, by class and number; returns its place."""
     classes = opened.analysis.classes
     hold(f"{PAGE}.class")
-    label = st.selectbox(
-        "Image of class", range(len(classes)), key=f"{PAGE}.class", format_func=classes.__getitem__, width=180
-    )
+    held = opened.analysis.trajectory.populated
+    label = st.selectbox("Image of class", held, key=f"{PAGE}.class", format_func=classes.__getitem__, width=180)
     count = len(i2x_work.images_of_class(opened, label))
     st.session_state[f"{PAGE}.image"] = min(count, max(1, st.session_state[f"{PAGE}.image"]))
     hold(f"{PAGE}.image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 from collections.abc import Sequence
 
@@ -20,15 +21,13 @@ def tile(pixels: np.ndarray, values: np.ndarray | None, span: tuple[float, float
     below = charts.picture(pixels).resize((side, side), Image.Resampling.NEAREST)
     if values is None:
         return below
-    rows, columns = values.shape
-    colours = np.array([_colour(value, span) for value in values.ravel()], np.uint8).reshape(rows, columns, 3)
-    above = Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST)
+    above = Image.fromarray(_colours(values, span)).resize((side, side), Image.Resampling.NEAREST)
     return Image.blend(below, above, OPACITY)
 
 
 def bar(span: tuple[float, float], width: int = 128, height: int = 14) -> Image.Image:
     """The colour scale from its low to its high end, as it looks over a black image's opposite: unmixed."""
-    colours = np.array([[_colour(value, span) for value in np.linspace(*span, width)]], np.uint8)
+    colours = _colours(np.linspace(*span, width)[None], span)
     return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
 
 
@@ -63,7 +62,15 @@ def row(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:
     return sheet
 
 
-def _colour(value: float, span: tuple[float, float]) -> tuple[int, int, int]:
-    share = min(1.0, max(0.0, (value - span[0]) / (span[1] - span[0])))
-    red, green, blue = unlabel_rgb(sample_colorscale(charts.DIVERGING if span[0] < 0 else "Cividis", [share])[0])
-    return round(red), round(green), round(blue)
+def _colours(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """uint8 (rows, columns, 3) of values (rows, columns); two-sided where the span has a negative end."""
+    share = np.clip((values - span[0]) / (span[1] - span[0]), 0, 1)
+    return _palette("signed" if span[0] < 0 else "rising")[np.rint(share * 255).astype(np.uint8)]
+
+
+@functools.cache
+def _palette(kind: str) -> np.ndarray:
+    """256 colours, uint8 (256, 3)."""
+    scale = charts.DIVERGING if kind == "signed" else "Cividis"
+    found = [unlabel_rgb(colour) for colour in sample_colorscale(scale, list(np.linspace(0, 1, 256)))]
+    return np.rint(np.array(found)).astype(np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.ui import wording
+from pages.ui.i2x_link import short
 from pages.ui.i2x_work import Opened
 
 TEXT = """
@@ -25,7 +26,8 @@ def draw(opened: Opened) -> None:
     """The fold at the end of the page."""
     settings, images = opened.analysis.settings, len(opened.analysis.references)
     data, _, split = str(opened.analysis.manifest["source"]).rpartition(":")
-    source = f"{data.partition(':')[0]}:{split}"  # its settings may name a folder of this server
+    source = short(f"{data}:{split}:0").rpartition(":")[0]  # its settings may name a folder of this server
+    scaled = "without rescaling" if settings.normalisation == "none" else "rescaled to 1 in every image"
     with st.expander("How to read this", icon=":material/menu_book:"):
         st.markdown(TEXT)
         found = opened.analysis.prototypes
@@ -33,7 +35,7 @@ def draw(opened: Opened) -> None:
         chosen = (
             f"Chosen here, where the paper is silent: K = {found.count} on the {grid} grid of {found.layer}, "
             f"{settings.components} PCA components at most, {settings.explainer} for the image's {settings.target} "
-            f"class without rescaling, groups of at least {settings.smallest_group(images)} images, λ = "
+            f"class {scaled}, groups of at least {settings.smallest_group(images)} images, λ = "
             f"{settings.ridge:g} of the mean squared intensity change, regression on group {settings.reading}, seed "
             f"{settings.seed}; {images:,} images of {source}."
         )

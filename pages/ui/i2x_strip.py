@@ -29,29 +29,31 @@ def draw(opened: Opened, place: int, scale: DeltaGenerator) -> None:
         i2x_work.pixels(opened, place)
         found = computed(opened, place)
     except AuditError as problem:
-        st.warning(wording.plain(f"No heatmaps: {problem}"), icon=":material/hide_image:")
+        told = wording.without_folders(f"No heatmaps: {problem}")
+        st.warning(wording.plain(told), icon=":material/hide_image:")
         return
     st.caption(_how_to_read(opened, place))
-    with scale:
-        colours = i2x_pictures.bar(found.span if found else (0.0, 1.0), 320)
-        st.image(colours, width=320, alt="Colour scale of the heatmaps, from low to high")
-        low, high = (f"{value:.3g}" for value in found.span) if found else ("0", "the largest value")
-        st.caption(f"{low} (left) to {high}: {_unit(opened)}; one scale for the whole strip")
-    if found is not None:
-        _tiles(opened, place, found)
-        return
     key = _job(opened, place)
-    now = resources.jobs().get(key, resources.owner())
+    now = None if found else resources.jobs().get(key, resources.owner())
+    shown = found or (now.partial if now else None)
+    with scale:
+        _scale(opened, shown)
     if now is not None and not now.final:
-        work.panel(key, partial(_tiles, opened, place))
-    if now is None or now.partial is None:
-        _tiles(opened, place, None)
-    if now is None or now.final:
-        if now is not None and now.error:
-            st.error(wording.plain(now.error), icon=":material/error:")
-        st.button(
-            "Compute the heatmaps", key=f"{PAGE}.look", on_click=_again, args=(key,), icon=":material/play_arrow:"
-        )
+        work.panel(key, partial(_tiles, opened, place), from_the_start=True)
+        return
+    _tiles(opened, place, shown)
+    if found is None:
+        for told in filter(None, (st.session_state.pop(f"{PAGE}.look.refused", ""), now.error if now else "")):
+            st.error(wording.plain(wording.without_folders(told)), icon=":material/error:")
+        st.button("Compute the heatmaps", key=f"{PAGE}.look", on_click=_again, args=(opened, place),
+                  icon=":material/play_arrow:")  # fmt: skip
+
+
+def _scale(opened: Opened, shown: Strip | None) -> None:
+    colours = i2x_pictures.bar(shown.span if shown else (0.0, 1.0), 320)
+    st.image(colours, width=320, alt="Colour scale of the heatmaps, from low to high")
+    low, high = (f"{value:.3g}" for value in shown.span) if shown else ("0", "the largest value")
+    st.caption(f"{low} (left) to {high}: {_unit(opened)}; one scale for the whole strip")
 
 
 def computed(opened: Opened, place: int) -> Strip | None:
@@ -77,11 +79,12 @@ def _job(opened: Opened, place: int) -> str:
 def _submit(opened: Opened, place: int, key: str) -> None:
     made, run, device = opened.analysis, opened.run, str(resources.bench().device)
     reference, label = made.references[place], int(made.trajectory.labels[place])
-    store = resources.store()
+    store, bench = resources.store(), resources.bench()
 
     def look(context: JobContext) -> Strip:
-        found = strip.follow(run, made.trajectory.steps, reference, label, made.settings, device, context.report)
-        store.put_arrays(key, {"maps": found.maps, "confidence": found.confidence})
+        found = strip.follow(made, run, reference, label, device, context.report)
+        keep = {"maps": found.maps, "confidence": found.confidence}
+        bench.keep(lambda: store.put_arrays(key, keep))
         return found
 
     resources.jobs().submit(key, f"Strip of {short(reference)}", look, resources.owner(), device)
@@ -92,36 +95,43 @@ def _stored(key: str) -> Strip | None:
     return Strip(tuple(range(len(arrays["maps"]))), arrays["maps"], arrays["confidence"]) if arrays else None
 
 
-def _again(key: str) -> None:
+def _again(opened: Opened, place: int) -> None:
+    """Begin anew what was cancelled or failed."""
+    key = _job(opened, place)
     work.resume(key)
-    st.session_state.pop(f"{PAGE}.strip", None)
+    try:
+        _submit(opened, place, key)
+    except AuditError as problem:
+        st.session_state[f"{PAGE}.look.refused"] = str(problem)
 
 
 def _tiles(opened: Opened, place: int, found: Strip | None) -> None:
     seen, label = opened.analysis.trajectory, int(opened.analysis.trajectory.labels[place])
     pixels, order = i2x_work.pixels(opened, place), marked(opened.analysis.transitions)
     name, span = opened.analysis.classes[label], found.span if found else (0.0, 1.0)
+    accuracy = seen.accuracy
     with st.container(horizontal=True, gap="xsmall", key=f"{PAGE}.tiles"):
         for t, step in enumerate(seen.steps):
             done = found is not None and t < len(found.maps)
             with st.container(width=TILE, gap=None):
                 own = f"class {name}: {found.confidence[t, label]:.0%}" if done else ""
-                alt = f"Step {step}, accuracy {seen.accuracy[t]:.1%}. {own}"
+                alt = f"Step {step}, accuracy {accuracy[t]:.1%}. {own}"
                 st.image(i2x_pictures.tile(pixels, found.maps[t] if done else None, span), width=TILE, alt=alt)
                 note = f" ◆{order.index(t - 1) + 1}" if t - 1 in order else ""
-                st.markdown(f"**step {step}**{note}  \n{seen.accuracy[t]:.1%} right")
+                st.markdown(f"**step {step}**{note}  \n{accuracy[t]:.1%} right")
                 st.caption(f"“{wording.plain(name)}” {found.confidence[t, label]:.0%}" if done else "…")
 
 
 def _unit(opened: Opened) -> str:
-    return i2x_charts.UNIT if opened.analysis.settings.explainer == "grad-cam" else "in the explainer’s unit"
+    return i2x_charts.unit(opened.analysis.settings)
 
 
 def _how_to_read(opened: Opened, place: int) -> str:
     name = opened.analysis.classes[int(opened.analysis.trajectory.labels[place])]
     explainer = EXPLAINERS[Choice.parse(opened.analysis.settings.explainer).name].title
+    raw = "Raw" if opened.analysis.settings.normalisation == "none" else "Rescaled"
     return (
-        f"Raw {wording.plain(explainer)} for the image’s class, “{wording.plain(name)}”, at every checkpoint; below it "
-        "the share of all images that it gets right (↑ higher is better) and its confidence in this image’s "
+        f"{raw} {wording.plain(explainer)} for the image’s class, “{wording.plain(name)}”, at every checkpoint; below "
+        "it the share of all images that it gets right (↑ higher is better) and its confidence in this image’s "
         "class. ◆1 is the checkpoint before which the confidences moved most."
     )

@@ -78,6 +78,12 @@ def means(opened: Opened, c: int) -> tuple[np.ndarray, np.ndarray]:
     return _means(opened.stamp, c, opened)
 
 
+def choosable(opened: Opened) -> list[int]:
+    """Classes that a pair is made of: those with images, all where only one has any."""
+    held = opened.analysis.trajectory.populated
+    return held if len(held) > 1 else list(range(len(opened.analysis.classes)))
+
+
 def images_of_class(opened: Opened, c: int) -> list[int]:
     """Places of the images of a class, in the order of the analysis."""
     return np.flatnonzero(opened.analysis.trajectory.labels == c).tolist()

@@ -32,7 +32,7 @@ def seed(asked: Mapping[str, str], run: Run, study: Study) -> list[str]:
         "b": made.classes,
         "step": [str(step) for step in made.trajectory.steps],
         "explainer": list(side_work.titles(study)),
-        "fill": side_work.fills(study),
+        "fill": side_work.fills(study, side_work.METRIC),
         "images": (ALL, PAIR),
     }
     first = {

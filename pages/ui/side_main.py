@@ -15,9 +15,9 @@ from pages.ui.i2x_work import Opened as Run
 from pages.ui.params import hold
 from pages.ui.reversal_looks import fill_title, worded
 from pages.ui.reversal_work import Opened as Study
+from pages.ui.side_work import METRIC
 
 PAGE = side_link.PAGE
-METRIC = "srg"
 DRAWN = 3  # prototypes
 
 
@@ -30,7 +30,12 @@ def draw(run: Run, study: Study, top: DeltaGenerator) -> None:
     step = made.trajectory.steps[at]
     filters = Filters(classes=pair) if state[f"{PAGE}.images"] == side_link.PAIR else Filters()
     explainer, fill = state[f"{PAGE}.explainer"], state[f"{PAGE}.fill"]
-    path = side_work.path(study, METRIC, filters)
+    try:
+        path = side_work.path(study, METRIC, filters)
+    except AuditError as problem:
+        st.info(wording.plain(str(problem)), icon=":material/filter_alt_off:")
+        side_link.remember(run.name)
+        return
     place = place_of(path, explainer, fill)
     looks = side_work.looks(study)
     front = looks[next(c.name for c in study.results.contenders if c.explainer == explainer)]
@@ -45,7 +50,7 @@ def draw(run: Run, study: Study, top: DeltaGenerator) -> None:
         said = side_words.stable_or_not(place, path.steps, front.family, fill, path.images)
         chart.show(figure, f"{PAGE}.path", said)
     st.markdown(f"#### {wording.plain(said)}")
-    st.markdown(wording.plain(side_words.what_rose(run.analysis, place, indices)))
+    st.markdown(wording.plain(side_words.what_rose(run.analysis, place, path.steps, indices)))
     _onwards(run, pair, indices, at)
     with st.expander("How to read this page", icon=":material/help:"):
         st.markdown(side_words.HOW_TO_READ)
@@ -66,7 +71,8 @@ def _choosers(run: Run, study: Study) -> tuple[str, str]:
     st.selectbox("Ranked on images of", list(words), key=f"{PAGE}.images", format_func=words.__getitem__, width=150)
     st.selectbox("Explainer in front", list(titles), key=f"{PAGE}.explainer", format_func=titles.__getitem__,
                  width=200)  # fmt: skip
-    st.selectbox("Fill of its rank", side_work.fills(study), key=f"{PAGE}.fill", format_func=fill_title, width=160)
+    fills = side_work.fills(study, METRIC)
+    st.selectbox("Fill of its rank", fills, key=f"{PAGE}.fill", format_func=fill_title, width=160)
     return st.session_state[f"{PAGE}.a"], st.session_state[f"{PAGE}.b"]
 
 

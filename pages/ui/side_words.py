@@ -22,6 +22,8 @@ Sources: rank reversal arXiv 2605.14255; prototypes and trajectories Li et al. 2
 def stable_or_not(place: Place, steps: tuple[int, ...], title: str, fill: str, images: int) -> str:
     """The line under both halves: stable or not."""
     now, under = place.ranks[-1], fill_title(fill)
+    if now != now:
+        return f"{title} has no rank under {under} at the last checkpoint: it could not be computed there."
     if not place.changes:
         return f"{title} keeps rank {now:g} under {under} at every checkpoint (n = {images} images)."
     told = ", ".join(str(steps[t]) for t in place.changes)
@@ -31,14 +33,17 @@ def stable_or_not(place: Place, steps: tuple[int, ...], title: str, fill: str, i
     )
 
 
-def what_rose(made: Analysis, place: Place, pair: tuple[int, int]) -> str:
-    """Which prototype rose when the rank changed for the last time."""
+def what_rose(made: Analysis, place: Place, ranked: tuple[int, ...], pair: tuple[int, int]) -> str:
+    """Which prototype rose when the rank changed for the last time; ranked: steps of the ranking."""
     if not place.changes:
         return "Nothing to trace: no change of rank along this run."
-    steps, t = made.trajectory.steps, place.settled
+    steps, end = made.trajectory.steps, ranked[place.settled]
+    if end not in steps[1:]:
+        return f"The rank changed last at step {end}, which the analysis of the run does not hold."
+    t = steps.index(end)
     found = riser(made, t - 1, made.of_classes(*pair))
     a, b = (made.classes[c] for c in pair)
-    between = f"Between step {steps[t - 1]} and {steps[t]}, the last change, "
+    between = f"Between step {steps[t - 1]} and {end}, the last change, "
     if found is None:
         return between + f"no prototype's intensity rose on images of {a} and {b}."
     pushed = f"; by β it pushed class {made.classes[found.up]} by {found.push:+.3f} of confidence" if found.push else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import streamlit as st
 
-from audit_core.errors import BadData
+from audit_core.errors import BadData, InvalidParameter
 from audit_core.i2x import ranking
 from audit_core.i2x.ranking import RankPath
 from audit_core.study.filters import Filters
@@ -20,6 +22,7 @@ from pages.ui.i2x_work import Opened as Run
 from pages.ui.reversal_looks import DASHES, GREY, HUES, MARKERS, Look
 from pages.ui.reversal_work import Opened as Study
 
+METRIC = "srg"
 RESAMPLES = 300
 ANALYSES = ".triplecheck/analyses"
 ROLES = {"own": "reads the inside", "agnostic": "reads scores only", "control": "control"}
@@ -43,8 +46,13 @@ def _results(root: str, stamp: str) -> Results:
 
 
 def view(opened: Study, metric: str, filters: Filters, step: int):
-    """Ranks of one checkpoint's explainers under every fill; random order is their yardstick and is not ranked."""
-    return reversal_work.reversal(opened, metric, filters, list(contenders(opened, step)))
+    """Ranks of one checkpoint's explainers under every fill; random order is their yardstick and is not ranked.
+
+    ``InvalidParameter`` for a step that was not ranked.
+    """
+    if not (named := contenders(opened, step)):
+        raise InvalidParameter(f"step {step} was not ranked; run python -m audit_core i2x rank again")
+    return reversal_work.reversal(opened, metric, filters, named)
 
 
 def contenders(opened: Study, step: int) -> list[str]:
@@ -69,7 +77,13 @@ def looks(opened: Study) -> dict[str, Look]:
     titles = {entry["contender"]: str(entry.get("title", "")) for entry in opened.manifest.get("contenders", [])}
     order = list(dict.fromkeys(one.explainer for one in opened.results.contenders))
     inside = [name for name in order if role_of(opened, name) != "control"]
-    return {one.name: _look(one, titles, inside) for one in opened.results.contenders}
+    found = {one.name: _look(one, titles, inside) for one in opened.results.contenders}
+    shared = {(look.family, one.explainer) for one in opened.results.contenders if (look := found[one.name])}
+    twice = {title for title, count in Counter(title for title, _ in shared).items() if count > 1}
+    for one in opened.results.contenders:  # two settings of one explainer are told apart by them
+        if found[one.name].family in twice and (told := one.explainer.partition(":")[2]):
+            found[one.name] = replace(found[one.name], family=f"{found[one.name].family}, {told}")
+    return found
 
 
 def _look(one: Contender, titles: Mapping[str, str], inside: list[str]) -> Look:
@@ -82,10 +96,10 @@ def _look(one: Contender, titles: Mapping[str, str], inside: list[str]) -> Look:
     return Look(colour, dash, marker, title, ROLES[one.role], control)
 
 
-def fills(opened: Study) -> list[str]:
-    """In the order in which the study names them."""
-    named = [str(fill) for fill in opened.manifest.get("fills", [])]
-    return [fill for fill in named if fill in opened.results.fills] or list(opened.results.fills)
+def fills(opened: Study, metric: str) -> list[str]:
+    """Those with numbers of the metric, in the order in which the study names them."""
+    named, held = [str(fill) for fill in opened.manifest.get("fills", [])], opened.results.fills_of(metric)
+    return [fill for fill in named if fill in held] or list(held)
 
 
 def role_of(opened: Study, explainer: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import streamlit as st
 
 from audit_core.types import Effect
 
+_PATH = re.compile(r"(?<![\w.:/~-])/(?:[^\s/:;,'\"()]+/)+([^\s/:;,'\"()]*)")
 DIRECTIONS = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
 BADGES = {
     "native": (":material/link:", "blue"),
@@ -41,6 +44,11 @@ def heading(family: str) -> str:
 def percent(value: float) -> str:
     """A probability as a percentage."""
     return f"{100 * value:.1f} %"
+
+
+def without_folders(text: str) -> str:
+    """A sentence whose absolute paths are cut to their last part: where files lie is no visitor's business."""
+    return _PATH.sub(r"…/\1", str(text))
 
 
 def plain(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
@@ -85,8 +86,11 @@ def left(key: str) -> bool:
     return key in st.session_state.get("left", set())
 
 
-def panel(key: str, draw_partial: Callable[[audit.Partial], None]) -> None:
-    """Progress, time left, cancel and the partial result of a job; looks again by itself until the job ends."""
+def panel(key: str, draw_partial: Callable[[Any], None], from_the_start: bool = False) -> None:
+    """Progress, time left, cancel and the partial result of a job; looks again by itself until the job ends.
+
+    draw_partial: Any: what the job reports; from_the_start: it is also given the None of a job that reported nothing.
+    """
     first = resources.jobs().get(key, resources.owner())
     if first is None:
         return
@@ -99,7 +103,7 @@ def panel(key: str, draw_partial: Callable[[audit.Partial], None]) -> None:
         _state(now)
         if now.state in (jobs.QUEUED, jobs.RUNNING):
             st.button("Cancel", key=f"cancel.{key}", on_click=stop, args=(key,), icon=":material/stop_circle:")
-        if now.partial is not None:
+        if now.partial is not None or from_the_start:
             draw_partial(now.partial)
 
     look()
