@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--half", action="store_true", help="keep those checkpoints as float16")
     train.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     train.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
-    train.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    train.add_argument("--threads", type=positive, help="CPU threads (default: torch's)")
     train.set_defaults(run=run_train)
     publish = verbs.add_parser("publish", help="turn a run into a shipped checkpoint with its card")
     publish.add_argument("--run", dest="folder", required=True, type=Path, help="folder that train wrote")
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     publish.add_argument("--data", required=True, nargs="+", help="npz files that the run was trained on")
     publish.add_argument("--val", required=True, help="npz file whose odd positions are the held-out half")
     publish.add_argument("--out", type=Path, help="folder for weights and card (default: the shipped ones)")
-    publish.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    publish.add_argument("--threads", type=positive, help="CPU threads (default: torch's)")
     publish.set_defaults(run=run_publish)
     held = verbs.add_parser("held-out", help="write the held-out half of a validation file as an npz of its own")
     held.add_argument(
@@ -79,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.set_defaults(run=run_list)
     return top
+
+
+def positive(words: str) -> int:
+    """A whole number from 1 on."""
+    if not words.isdecimal() or int(words) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {words!r}")
+    return int(words)
 
 
 def run_held_out(options: argparse.Namespace) -> None:
@@ -123,6 +130,7 @@ def measured_table() -> str:
 
 def run_train(options: argparse.Namespace) -> None:
     """Read the wafer maps or the pictures, train."""
+    device = device_of(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
     architecture = ARCHITECTURES[options.model]
@@ -135,13 +143,24 @@ def run_train(options: argparse.Namespace) -> None:
         train,
         scoring,
         options.out,
-        torch.device(options.device),
+        device,
         print_line,
         options.bf16,
         options.minutes,
     )
     best, where = trainer.fit(), "test split" if isinstance(train, Pictures) else "early-stopping half"
     sys.stdout.write(f"best {run.recipe.metric} on the {where}: {best:.4f} ({options.out}/best.safetensors)\n")
+
+
+def device_of(words: str) -> torch.device:
+    """The device called so; ``ValueError`` where there is none."""
+    try:
+        device = torch.device(words)
+    except RuntimeError:
+        raise ValueError(f"--device takes cpu or cuda[:N], got {words!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {words}: {torch.cuda.device_count()} CUDA devices are here; take cpu")
+    return device
 
 
 def prepare_wafers(options: argparse.Namespace, architecture: Architecture) -> tuple[Run, WaferMaps, WaferMaps]:

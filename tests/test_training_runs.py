@@ -242,6 +242,8 @@ def test_the_command_trains_and_is_written_down(tmp_path, capsys):
         (["--data", "digits", "--recipe", "paper"], "are for wafer maps; leave them out for pictures"),
         (["--data", "digits", "--images", "9"], "at least one picture of each of 10 classes is needed"),
         (["--data", "digits", "--save-every", "lin:3"], "--save-every takes a number of steps, log:K"),
+        (["--data", "digits", "--device", "nonsense"], "--device takes cpu or cuda[:N], got 'nonsense'"),
+        (["--data", "digits", "--device", "cuda:99"], "CUDA devices are here; take cpu"),
         (["--data", "mnist:nowhere"], "mnist: 'nowhere' is no folder"),
         (["--data", "digits", "--epoch-images", "5000"], "--epoch-images must be 0 (all) to 1,438, got 5,000"),
         (["--data", "digits", "--epoch-images", "-5"], "--epoch-images must be 0 (all) to 1,438, got -5"),
