@@ -44,7 +44,7 @@ with st.sidebar:
 try:
     opened = reversal_work.open_study(study)
 except AuditError as problem:
-    st.info(wording.plain(str(problem)), icon=":material/hourglass_empty:")
+    st.info(wording.plain(wording.without_folders(str(problem))), icon=":material/hourglass_empty:")
     st.stop()
 if news or st.session_state.get(f"{PAGE}.opened") != study:
     st.session_state[f"{PAGE}.problems"] = reversal_filters.seed(asked if news else {}, opened)
@@ -58,6 +58,9 @@ with st.sidebar:
     metric, filters = reversal_filters.draw(opened)
 top = st.container()
 contenders, row = reversal_main.choose(opened, looks)
+if not contenders:
+    top.info("Choose two or more contenders: a ranking needs something to rank.", icon=":material/checklist:")
+    st.stop()
 try:
     with top, st.spinner("Resampling …"):
         view = reversal_work.reversal(opened, metric, filters, contenders)

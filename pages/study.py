@@ -7,6 +7,7 @@ from pages.ui import shell
 shell.through_app("study")
 
 with st.spinner("Starting the engine (first use takes some seconds) …"):
+    from audit_core.errors import AuditError
     from audit_core.study import runner
     from audit_core.study.shelf import SHIPPED, Shelf
     from pages.ui import (
@@ -35,18 +36,24 @@ if name == study_link.NEW:
     study_define.draft()
     st.stop()
 
-study_define.told(name)
-folder = Shelf.default().folder(name)
+try:
+    study_define.told(name)
+    folder = Shelf.default().folder(name)
+except AuditError as problem:
+    st.error(wording.plain(wording.without_folders(str(problem))), icon=":material/error:")
+    st.stop()
 st.subheader("3 · Run and browse", anchor=False)
 live = study_run.running(name)
 if sentence := study_results.changed_criteria(folder, name):
     st.warning(wording.plain(sentence), icon=":material/gavel:")
-status = None if name == SHIPPED or live else runner.status(folder.root)
+status = None if name == SHIPPED or live else runner.status(folder.root, count=False)
 whole = not live and (status is None or status.complete)
 if status is not None:
     study_ended.told(name, status)
 
 results = study_results.opened(name)
+if results is None and not live and (reason := study_results.unreadable(name)):
+    st.error(wording.plain(wording.without_folders(reason)), icon=":material/error:")
 known = study_words.ranked(results.metrics) if results else [study_link.METRIC]
 if st.session_state.get(f"{study_link.PAGE}.metric") not in known:
     st.session_state[f"{study_link.PAGE}.metric"] = known[0] if known else study_link.METRIC

@@ -101,7 +101,7 @@ def test_the_demo_preset_is_written_to_the_screen(place: Path, capsys: pytest.Ca
         (("resume", "nowhere"), "holds no study"),
         (("status", "nowhere"), "cannot be read"),
         (("export", "nowhere", "--out", "x.docx"), ".parquet, .csv, .md, .html or .pdf"),
-        (("export", "nowhere", "--out", "x.csv"), "no results yet"),
+        (("export", "nowhere", "--out", "x.csv"), "a study is a folder with parts"),
         (("preset", "wm811k"), "needs --data"),
         (("preset", "mvtec", "--data", "x"), "no checkpoint for MVTec AD"),
         (("preset", "folder", "--data", "x"), "needs your checkpoint"),

@@ -270,7 +270,11 @@ def run_import(options: argparse.Namespace) -> None:
         parts.append(
             external.read(path, external.Mapping(options.contender, metric, unit, fill, options.fill_column, seed))
         )
-    found = external.analyse(pd.concat(parts), options.better, np.random.default_rng(options.seed), options.resamples)
+    if options.resamples < 1:
+        raise InvalidParameter(f"--resamples must be 1 or more, got {options.resamples}")
+    table = pd.concat(parts, ignore_index=True)
+    external.refuse_twice(table, " and ".join(path.name for path in files))
+    found = external.analyse(table, options.better, np.random.default_rng(options.seed), options.resamples)
     if options.json:
         sys.stdout.write(json.dumps(found.to_json(), allow_nan=False) + "\n")
     else:

@@ -169,6 +169,9 @@ def _check(study: Study) -> None:
     names = [entry.name for entry in study.checkpoints]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidParameter(f"checkpoint {twice[0]!r} stands twice in the study; names are unique, change one")
+    for named in (*names, *(entry.family for entry in study.checkpoints)):
+        if set(named) & set("<>"):
+            raise InvalidParameter(f"names of checkpoints and families hold no < or >; got {named!r}")
     for entry in study.checkpoints:
         if not (entry.explainers or study.explainers):
             raise InvalidParameter(f"checkpoint {entry.name!r} has no explainer; add explainers for all or its own")
@@ -176,6 +179,16 @@ def _check(study: Study) -> None:
         Choice.parse(explainer)
     for fill in study.fills:
         Choice.parse(fill)
+    for named, values in (("fills", study.fills), ("[curves] seeds", study.curves.seeds)):
+        if again := sorted({str(value) for value in values if values.count(value) > 1}):
+            raise InvalidParameter(f"{named} has {again[0]} twice; each would be counted twice, leave one out")
+    if wrong := [seed for seed in study.curves.seeds if not 0 <= seed < 2**31]:
+        raise InvalidParameter(f"[curves] seeds must be in [0, {2**31 - 1}], got {wrong[0]}")
+    if not isinstance(study.criteria, Mapping):
+        raise InvalidParameter(f"[criteria] must be a table of name = value, got {study.criteria!r}")
+    from audit_core.study.criteria import Criteria  # which needs this module
+
+    Criteria.parse(study.criteria)
     images, curves = study.images, study.curves
     if images.per_class < 0 or study.checks.per_class < 0:
         least = min(images.per_class, study.checks.per_class)

@@ -113,7 +113,9 @@ def _subjects(task: Task, whole: Plan, member: Member, bench: Workbench) -> tupl
     usable, broken = {}, {}
     for unit in range(task.start, task.stop):
         try:
-            usable[unit] = bench.subject(whole.pictures[unit].reference, member.card)
+            subject = bench.subject(whole.pictures[unit].reference, member.card)
+            audit.resolve_target(whole.study.curves.target, member.card, subject.label, 0)
+            usable[unit] = subject
         except AuditError as error:
             broken[unit] = str(error)
     return usable, broken

@@ -68,20 +68,38 @@ def read(path: Path, mapping: Mapping) -> pd.DataFrame:
         if column not in raw.columns:
             raise BadData(f"{path.name} has no column {column!r}; it has {', '.join(map(str, raw.columns))}")
     table = pd.DataFrame({name: raw[column] for name, column in wanted.items() if column})
-    table["value"] = pd.to_numeric(table["value"], errors="coerce")
+    if table.empty:
+        raise BadData(f"{path.name} has no rows below its header; give a table with numbers")
+    for name in table.columns.drop("value"):
+        if (empty := table[name].isna()).any():
+            row = int(np.flatnonzero(empty)[0]) + 2
+            raise BadData(f"{path.name}: {wanted[name]!r} is empty in {int(empty.sum())} rows, first in line {row}")
+    table["value"] = pd.to_numeric(table["value"], errors="coerce").astype("float64")
     broken = ~np.isfinite(table["value"])
     if broken.any():
         row = int(np.flatnonzero(broken)[0]) + 2
         raise BadData(f"{path.name}: {mapping.metric!r} is no number in {int(broken.sum())} rows, first in line {row}")
     for name, fixed in (("unit", ""), ("fill", mapping.fill), ("seed", "")):
-        table[name] = table[name].astype(str) if name in table else fixed
-    table["contender"] = table["contender"].astype(str)
+        table[name] = _words(table[name]) if name in table else fixed
+    table["contender"] = _words(table["contender"])
+    refuse_twice(table, path.name)
+    return table[["contender", "unit", "fill", "seed", "value"]]
+
+
+def refuse_twice(table: pd.DataFrame, name: str) -> None:
+    """``BadData`` where two rows are about the same contender, unit, fill and seed."""
     if twice := int(table.duplicated(["contender", "unit", "fill", "seed"]).sum()):
         raise BadData(
-            f"{path.name}: {twice} rows have the same contender, unit, fill and seed as another; map the column that "
-            "tells them apart"
+            f"{name}: {twice} rows have the same contender, unit, fill and seed as another; map the column that tells "
+            "them apart, or name the fill of each file"
         )
-    return table[["contender", "unit", "fill", "seed", "value"]]
+
+
+def _words(column: pd.Series) -> pd.Series:
+    """Numbers without a fraction read as whole ones: 1.0 and 1 are the same unit."""
+    if pd.api.types.is_float_dtype(column) and (column == column.round()).all():
+        column = column.astype("int64")
+    return column.astype(str)
 
 
 @dataclass(frozen=True)

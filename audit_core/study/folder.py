@@ -53,24 +53,32 @@ class StudyFolder:
             raise InvalidParameter(
                 f"the criteria of {self.root} were fixed when the study began; keep them, or begin another study"
             )
+        elif {task.id for task in self.tasks()} != {task.id for task in plan.tasks}:
+            raise InvalidParameter(
+                f"weights, images or code are no longer those that {self.root} was begun with: its results would be "
+                "mixed; give another folder"
+            )
 
     def study(self) -> Study:
         """The study as it stands in the folder; ``BadData`` where there is none."""
         try:
             return Study.parse((self.root / STUDY).read_text(encoding="utf-8"))
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             raise BadData(f"{self.root} holds no study ({STUDY} is missing); give the folder of study run") from None
 
     def manifest(self) -> dict[str, Any]:  # Any: JSON data
         """What was planned and with what it is made; ``BadData`` where it is missing or broken."""
         try:
             return json.loads((self.root / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise BadData(f"{self.root / MANIFEST} cannot be read ({error}); run the study again") from None
 
     def tasks(self) -> tuple[Task, ...]:
         """The planned tasks, in their order."""
-        return tuple(Task(**raw) for raw in self.manifest()["tasks"])
+        try:
+            return tuple(Task(**raw) for raw in self.manifest()["tasks"])
+        except (KeyError, TypeError):
+            raise BadData(f"{self.root / MANIFEST} lists no tasks; it is no manifest of a study") from None
 
     def done(self, task: Task) -> bool:
         """Whether the results of a task are there: its measures are written last."""
@@ -97,25 +105,26 @@ class StudyFolder:
         _write(self.root / FAILURES / f"{task.id}.json", json.dumps(words))
 
     def failures(self) -> list[dict[str, str]]:
-        """Reasons of the tasks that failed in the last run."""
+        """Reasons of the tasks that failed in the last run and were not done since, by whomever."""
         found = sorted((self.root / FAILURES).glob("*.json"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+        return [_reason(path) for path in found if not (self.root / PARTS / f"measures-{path.stem}.parquet").is_file()]
 
     def borrow_parts(self, tasks: Sequence[Task]) -> int:
-        """Take parts of equal tasks from studies that stand beside this one; returns how many."""
+        """Take whole parts of equal tasks from studies that stand beside this one; returns how many."""
         taken = 0
         missing = {self.measures(task).name: task for task in tasks if not self.done(task)}
         for path in sorted(self.root.resolve().parent.glob(f"*/{PARTS}/measures-*.parquet")):
             task = missing.pop(path.name, None) if path.parent.parent != self.root.resolve() else None
             if task is None:
                 continue
-            for source, target in (
-                (path.with_name(self.curves(task).name), self.curves(task)),
-                (path, self.measures(task)),
-            ):
+            curves = path.with_name(self.curves(task).name)
+            if not (tables.whole(path) and (not curves.is_file() or tables.whole(curves))):
+                continue
+            for source, target in ((curves, self.curves(task)), (path, self.measures(task))):
                 if source.is_file():
-                    shutil.copyfile(source, target.with_suffix(".part"))
-                    target.with_suffix(".part").replace(target)
+                    temporary = _beside(target)
+                    shutil.copyfile(source, temporary)
+                    temporary.replace(target)
             taken += 1
         return taken
 
@@ -197,6 +206,22 @@ def criteria_digest(study: Study) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = _beside(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A temporary name that no other process on any machine uses."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+
+
+def _reason(path: Path) -> dict[str, str]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = "failed, and the reason could not be written down; resume the study"
+        return {"checkpoint": "", "explainer": path.stem, "reason": told, "trace": ""}

@@ -203,8 +203,9 @@ def _winners(
         place = inside.index(named) if named in inside else first
         lead = None
         if place != first and np.isfinite(means[place, f]):
+            held = int((observations.count[[first, place], f].sum(axis=1) > 0).all(axis=0).sum())
             gap, gaps = means[first, f] - means[place, f], drawn[:, first, f] - drawn[:, place, f]
-            lead = from_resamples(float(gap), gaps, len(grouped.groups), "percentile bootstrap")
+            lead = from_resamples(float(gap), gaps, held, "percentile bootstrap")
         found.append(Winner(fill, inside[first].explainer, float(means[first, f]), lead))
         ahead += [fill] * bool(np.nanmax(means[:, f]) > means[first, f])
     rivals = sum(

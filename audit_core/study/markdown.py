@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from audit_core.errors import AuditError
 from audit_core.statistics import Estimate
 from audit_core.study.analysis import Results, cells, compression, reversal
-from audit_core.study.criteria import Criteria
+from audit_core.study.criteria import Criteria, changed_since
 from audit_core.study.folder import StudyFolder
 from audit_core.study.guidance import guidance
 from audit_core.study.judgement import judge
@@ -17,6 +18,7 @@ from audit_core.study.predictions import predictions
 
 METRICS = ("deletion", "insertion", "srg", "deletion-failed-dies")
 ARROWS = {"lower": "lower is better", "higher": "higher is better", "neither": "neither way is better"}
+SPREAD = "Spread of the model-agnostic explainer over that of the native ones, deletion"
 
 
 def findings(folder: Path, seed: int = 0) -> str:
@@ -26,7 +28,7 @@ def findings(folder: Path, seed: int = 0) -> str:
     """
     results, opened = Results.open(folder), StudyFolder(folder)
     manifest, fresh = opened.manifest(), lambda: np.random.default_rng(seed)
-    made = Criteria.parse(opened.study().criteria)
+    made, changed = Criteria.parse(manifest.get("criteria", {})), changed_since(manifest, opened.study())
     parts = [
         _asked(manifest),
         *(
@@ -34,23 +36,40 @@ def findings(folder: Path, seed: int = 0) -> str:
             for metric in METRICS
             if metric in results.metrics and results.fills_of(metric)  # pictures have no dies
         ),
-        _reversals(results, "deletion", fresh()),
-        _reversals(results, "srg", fresh()),
-        _compression(results, fresh()),
-        "### The five predictions of arXiv 2605.14255\n\n"
-        + _table(
-            ("", "prediction", "here", "numbers"),
-            ((str(p.number), p.title, f"**{p.verdict}**", p.sentence) for p in predictions(results, manifest, fresh())),
-        ),
-        "### Guidance beside the data\n\n"
-        + "\n".join(f"- {one.sentence}" for one in guidance(results, manifest, fresh())),
-        "### Verdicts\n\n"
-        + _table(
-            ("contender", "verdict", "why"),
-            ((j.contender, j.word, j.sentence) for j in judge(results, made, fresh())),
-        ),
+        _or_why("Reversals, deletion", lambda: _reversals(results, "deletion", fresh())),
+        _or_why("Reversals, srg", lambda: _reversals(results, "srg", fresh())),
+        _or_why(SPREAD, lambda: _compression(results, fresh())),
+        _or_why("The five predictions of arXiv 2605.14255", lambda: _predictions(results, manifest, fresh())),
+        _or_why("Guidance beside the data", lambda: _guidance(results, manifest, fresh())),
+        _or_why("Verdicts", lambda: _verdicts(results, made, changed, fresh())),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _or_why(title: str, make: Callable[[], str]) -> str:
+    """A section, or its title with the reason why it cannot be computed."""
+    try:
+        told = make()
+    except AuditError as reason:
+        told = f"Not computable: {reason}."
+    return f"### {title}\n\n{told}"
+
+
+def _predictions(results: Results, manifest: dict, rng: np.random.Generator) -> str:
+    found = predictions(results, manifest, rng)
+    return _table(
+        ("", "prediction", "here", "numbers"),
+        ((str(p.number), p.title, f"**{p.verdict}**", p.sentence) for p in found),
+    )
+
+
+def _guidance(results: Results, manifest: dict, rng: np.random.Generator) -> str:
+    return "\n".join(f"- {one.sentence}" for one in guidance(results, manifest, rng))
+
+
+def _verdicts(results: Results, made: Criteria, changed: str, rng: np.random.Generator) -> str:
+    rows = ((j.contender, j.word, j.sentence) for j in judge(results, made, rng))
+    return f"{changed}\n\n" * bool(changed) + _table(("contender", "verdict", "why"), rows)
 
 
 def _asked(manifest: dict) -> str:
@@ -103,7 +122,7 @@ def _reversals(results: Results, metric: str, rng: np.random.Generator) -> str:
     pairs = [pair for pair in scheme.pairs if pair.reverses]
     certain = [pair for pair in pairs if pair.certain]
     rows = [
-        (pair.first, pair.second, pair.wins_under, pair.loses_under, f"{pair.probability:.0%}") for pair in certain[:20]
+        (pair.first, pair.second, pair.wins_under, pair.loses_under, f"{pair.directed:.0%}") for pair in certain[:20]
     ]
     fills = view.fills
     tau = [
@@ -112,7 +131,7 @@ def _reversals(results: Results, metric: str, rng: np.random.Generator) -> str:
         for i, fill in enumerate(fills)
     ]  # fmt: skip
     return (
-        f"### Reversals, {metric}\n\n{view.headline}\n\nOf {len(scheme.pairs)} pairs {len(pairs)} reverse between two "
+        f"{view.headline}\n\nOf {len(scheme.pairs)} pairs {len(pairs)} reverse between two "
         f"fills by their means, {len(certain)} with certainty (resampling of {scheme.scheme}); the surest:\n\n"
         + _table(("contender", "and", "first wins under", "loses under", "probability"), rows)
         + "\n\nKendall's tau between the orders under two fills:\n\n"
@@ -123,10 +142,7 @@ def _reversals(results: Results, metric: str, rng: np.random.Generator) -> str:
 def _compression(results: Results, rng: np.random.Generator) -> str:
     view = compression(results, "deletion", rng=rng)
     rows = [(fill, _estimate(ratio)) for fill, ratio in zip(view.fills, view.ratios, strict=True)]
-    return (
-        "### Spread of the model-agnostic explainer over that of the native ones, deletion\n\nBelow 1: compressed.\n\n"
-        + _table(("fill", "ratio"), rows)
-    )
+    return "Below 1: compressed.\n\n" + _table(("fill", "ratio"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from audit_core import audit
 from audit_core.data import open_split
@@ -22,7 +24,7 @@ from audit_core.types import AuditSpec, Triple
 from audit_core.workbench import Workbench
 from models.cards import ModelCard
 
-VERSION = 1  # of a task's numbers: raise it when they change although no setting did
+VERSION = 2  # of a task's numbers: raise it when they change although no setting did
 TASK_FORWARDS = 20_000  # a task is about this long, so that a kill loses little and a worker's progress shows
 TASK_IMAGES = 66  # and never more images than this
 BYTES_PER_CURVE_IMAGE = 420  # on disk per image and cell, with curves of 20 steps; read off the demo study
@@ -212,7 +214,10 @@ def _refusals(study: Study, member: Member, explainer: str, image: str, bench: W
     found = []
     for fill in study.fills:
         try:
-            audit.prepare(spec_of(study, member, explainer, fill, image, study.curves.seeds[0]), bench)
+            spec = spec_of(study, member, explainer, fill, image, study.curves.seeds[0])
+            if spec.target == "label":  # whether one image has one says nothing about the cell
+                spec = replace(spec, target="predicted")
+            audit.prepare(spec, bench)
         except Refused as reason:
             found.append(RefusedCell(name, explainer, fill, str(reason)))
         except AuditError as error:
@@ -246,7 +251,7 @@ def _tasks(
     cause = {
         "version": VERSION,
         "weights": member.card.weights_sha256,
-        "card": [member.card.architecture, list(member.card.mean), list(member.card.std), list(member.card.classes)],
+        "card": _seen(member.card),
         "names": [member.entry.name, member.family, member.training_seed, explainer, list(fills)],
         "explainer": choice,
         "fills": [FILLS.complete(Choice.parse(fill)) for fill in fills],
@@ -267,7 +272,16 @@ def _tasks(
     for unit in check_units if role_of(explainer) in checked else ():
         repeated = sum(_check_maps(name, cost) for name in study.checks.metrics)
         forwards, backwards = each + repeated * (cost.forwards + 1), repeated * cost.backwards
-        yield task(CHECKS, unit, unit + 1, forwards, backwards, metrics=list(study.checks.metrics))
+        checks = {"metrics": list(study.checks.metrics), "under": FILLS.complete(Choice.parse(study.fills[0]))}
+        yield task(CHECKS, unit, unit + 1, forwards, backwards, **checks)
+
+
+def _seen(card: ModelCard) -> dict[str, Any]:  # Any: JSON values
+    """What a card says of how the weights are read: all but names and measured scores."""
+    names: tuple[str, ...] = ("architecture", "input_size", "channels", "encoding", "mean", "std", "classes")
+    names += ("feature_layers", "readout", "attention")
+    whole = json.loads(card.to_json())
+    return {name: whole[name] for name in names}
 
 
 def _check_maps(metric: str, cost: Cost) -> int:

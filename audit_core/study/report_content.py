@@ -35,7 +35,7 @@ LISTED = 400  # images whose references are printed
 class Ranking:
     """One metric's ranking; view: None where ``why`` says why there is none; pairs: surest reversals, under each fill.
 
-    certain: every pair whose order turns in 95 % or more of the resamples.
+    certain: every pair whose difference has its 95 % interval on opposite sides of zero under two fills.
     """
 
     metric: str

@@ -27,8 +27,8 @@ TERMS = (
      "better: the score recovers early."),
     ("SRG", "↑", "Symmetric relevance gain (Blücher et al. 2024), here insertion minus deletion area under one fill. "
      "Higher is better; 0 is what an order without meaning gets on average."),
-    ("R-OMS", "↑", "Area under the deletion curve of random order, divided by the untouched score: how well a fill "
-     "keeps images in what the network knows (Blücher et al. 2024). Higher: the fill disturbs less."),
+    ("R-OMS", "↑", "Mean of deletion and insertion area of random order: how well a fill keeps images in what the "
+     "network knows (Blücher et al. 2024). Higher: the fill disturbs less, which makes it no better a question."),
     ("Control", "", "A map made without any network: random order, brightness, centre, edges. An explainer that does "
      "not beat it has not explained anything."),
     ("Rank", "", "Place among the contenders under one fill, 1 = best. A reversal: two contenders change places when "

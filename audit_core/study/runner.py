@@ -18,7 +18,8 @@ from audit_core.study.cost import work
 from audit_core.study.definition import Study
 from audit_core.study.engine import perform
 from audit_core.study.executors import EXECUTORS, Executor
-from audit_core.study.folder import PARTS, StudyFolder
+from audit_core.study.folder import StudyFolder
+from audit_core.study.opening import check, files_of
 from audit_core.study.plan import Plan, Task, make_plan
 from audit_core.study.worker import Outcome
 from audit_core.workbench import Workbench
@@ -140,17 +141,20 @@ class Status:
         }
 
 
-def status(root: Path) -> Status:
-    """Read a study folder; ``BadData`` where it holds none."""
+def status(root: Path, count: bool = True) -> Status:
+    """Read a study folder; ``BadData`` where it holds none. count: also the rows by state, which opens every part."""
     folder = StudyFolder(Path(root))
     tasks = folder.tasks()
     done = sum(folder.done(task) for task in tasks)
-    return Status(folder.study().title, done, len(tasks), tuple(folder.failures()), _rows_by_state(Path(root)))
+    rows = _rows_by_state(Path(root)) if count else {}
+    return Status(folder.study().title, done, len(tasks), tuple(folder.failures()), rows)
 
 
 def _rows_by_state(root: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for path in sorted((root / PARTS).glob("measures-*.parquet")):
+    paths = files_of(root, "measures")
+    check(paths, tables.MEASURES)
+    for path in paths:
         for entry in pq.read_table(path, columns=["state"])["state"].value_counts().to_pylist():
             counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
     return counts
@@ -210,12 +214,15 @@ def _difference(made: pa.Table, kept: pa.Table) -> float:
 
 def merged(root: Path) -> pa.Table:
     """All measures of a study in one table whose order is fixed; ``BadData`` where there are none yet."""
-    paths = sorted((Path(root) / PARTS).glob("measures-*.parquet"))
+    paths = files_of(Path(root), "measures")
     if not paths:
         raise BadData(f"{root} has no results yet; run or resume the study")
+    check(paths, tables.MEASURES)
     return tables.merge(paths, tables.MEASURES, tables.ORDER)
 
 
 def merged_curves(root: Path) -> pa.Table:
     """All curves of a study in one table whose order is fixed; empty where none were kept."""
-    return tables.merge((Path(root) / PARTS).glob("curves-*.parquet"), tables.CURVES, tables.CURVE_ORDER)
+    paths = files_of(Path(root), "curves")
+    check(paths, tables.CURVES)
+    return tables.merge(paths, tables.CURVES, tables.CURVE_ORDER)

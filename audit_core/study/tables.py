@@ -79,8 +79,19 @@ def write(table: pa.Table, path: Path) -> None:
     """Write through a temporary name of this process: a reader, or a second writer, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")  # machines may share the folder
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def whole(path: Path) -> bool:
+    """Whether a file is a Parquet file to its end."""
+    try:
+        return pq.read_metadata(path) is not None
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def merge(paths: Iterable[Path], schema: pa.Schema, order: Sequence[str]) -> pa.Table:

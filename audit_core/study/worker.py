@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Worker:
             self.folder.keep(task, part.measures, part.curves)
         except Exception as error:  # isolated: the other cells go on, and the reason is kept
             reason = str(error) if isinstance(error, AuditError) else f"{type(error).__name__}: {error}"
-            self.folder.fail(task, reason, traceback.format_exc())
+            with suppress(OSError):  # a full disk: the reason travels with the outcome
+                self.folder.fail(task, reason, traceback.format_exc())
             return Outcome(task_id, time.perf_counter() - began, 0, reason)
         return Outcome(task_id, time.perf_counter() - began, part.forwards)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
+from audit_core.errors import AuditError
 from audit_core.study.analysis import SchemeView
 from audit_core.study.filters import CORRECT, Filters
-from audit_core.study.shelf import SHIPPED, VISITOR
+from audit_core.study.shelf import SHIPPED, VISITOR, Shelf
 from pages.ui import link, reversal_looks, reversal_work, wording
 from pages.ui import reversal_link as words_of
 from pages.ui.params import hold
@@ -33,8 +34,9 @@ SCHEMES = {
 def study(asked: str, names: Sequence[str]) -> str:
     """A study on the shelf, or a visitor's own that was opened by its link; set before anything else is drawn."""
     options = list(names)
-    if asked.startswith(VISITOR) and asked not in options:
-        options.append(asked)
+    for name in (asked, st.session_state.get(f"{PAGE}.study") or ""):
+        if name.startswith(VISITOR) and name not in options and _there(name):
+            options.append(name)
     if asked in options:
         st.session_state[f"{PAGE}.study"] = asked
     if st.session_state.get(f"{PAGE}.study") not in options:
@@ -121,9 +123,16 @@ def scheme(offered: Sequence[SchemeView]) -> SchemeView:
     return by_name[chosen]
 
 
+def _there(name: str) -> bool:
+    try:
+        return bool(Shelf.default().folder(name))
+    except AuditError:
+        return False
+
+
 def _study_name(name: str) -> str:
     try:
         title = reversal_work.title(name)
-    except LookupError:
+    except AuditError:
         return name
     return f"{title} (ships with the project)" if name == SHIPPED else wording.heading(title)

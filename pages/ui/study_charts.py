@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from audit_core.study.nouns import MeanCurve, Values
@@ -66,7 +67,7 @@ def mean_curves(found: Sequence[MeanCurve], own: str, kind: str, probability: bo
     for curve in sorted(found, key=lambda curve: curve.contender == own):
         role = "own" if curve.contender == own else "control"
         rows = [
-            {"fraction": float(f), "mean": float(m), "low": float(low), "high": float(high)}
+            {"fraction": float(f), "mean": float(m), "low": _finite(low), "high": _finite(high)}
             for f, m, low, high in zip(curve.fraction, curve.mean, curve.low, curve.high, strict=True)
         ]
         dashed = {} if role == "own" else {"strokeDash": [5, 4]}
@@ -86,3 +87,8 @@ def mean_curves(found: Sequence[MeanCurve], own: str, kind: str, probability: bo
     way = {"deletion": "↓ lower is better", "insertion": "↑ higher is better"}[kind]
     title = {"text": f"{kind.capitalize()}, mean curve · {way}", "anchor": "start", "fontSize": 14}
     return {"title": title, "height": HEIGHT, "layer": layers}
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN: one image has no interval."""
+    return float(value) if math.isfinite(value) else None

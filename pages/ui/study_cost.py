@@ -17,6 +17,7 @@ from audit_core.study.plan import Plan, RefusedCell, make_plan
 from audit_core.study.shelf import Shelf
 from pages.ui import resources, study_guard, study_words, wording, work
 
+PROBE = "study.probe"  # the job that measures the draft on screen
 PATIENCE = 4.0  # seconds for which the measurement of speed may hold the page back
 
 
@@ -29,7 +30,7 @@ def plan_of(study: Study) -> Plan | str:
             with st.spinner("Opening the cards and choosing the images …"):
                 found: Plan | str = make_plan(study, resources.bench())
         except AuditError as error:
-            found = str(error)
+            return str(error)  # not kept: a checkpoint that is missing may be added meanwhile
         kept = st.session_state["study.plan"] = (study.dumps(), found)
     return kept[1]
 
@@ -88,8 +89,11 @@ def _minutes(plan: Plan) -> None:
     if not missing:
         st.markdown("**Nothing is left to compute:** the study is put together in seconds.")
         return
-    if work.left(key := f"probe:{plan.study.key}:{len(missing)}"):
+    key = f"probe:{plan.study.key}:{len(missing)}"
+    forget_probe(key)
+    if work.left(key):
         return
+    st.session_state[PROBE] = key
 
     def measure(context: jobs.JobContext) -> Estimate:
         context.report(0.1, "Trying how fast the checkpoints answer, about a second")
@@ -100,8 +104,10 @@ def _minutes(plan: Plan) -> None:
     except AuditError as problem:
         st.caption(f"How long it takes is not known: {wording.plain(str(problem))}.")
         return
-    with st.spinner("Trying how fast the checkpoints answer, about a second …"):
-        now = resources.jobs().wait(key, PATIENCE)
+    now = resources.jobs().get(key, resources.owner())
+    if now is None or not now.ahead:
+        with st.spinner("Trying how fast the checkpoints answer, about a second …"):
+            now = resources.jobs().wait(key, PATIENCE)
     if now is None or now.state != jobs.DONE:
         work.panel(key, lambda partial: None)
         return
@@ -109,6 +115,14 @@ def _minutes(plan: Plan) -> None:
     st.markdown(f"**{_duration(found.in_process)} on this page**, while nobody else computes here.")
     if found.executor == "processes":
         st.caption(f"{_duration(found.processes)} on the command line. {wording.plain(found.sentence)}")
+
+
+def forget_probe(but: str = "") -> None:
+    """End the measurement that this session still waits for: the draft has changed, or its study begins."""
+    before = st.session_state.get(PROBE)
+    if before and before != but:
+        resources.jobs().cancel(before, resources.owner())
+        del st.session_state[PROBE]
 
 
 def _duration(seconds: float) -> str:

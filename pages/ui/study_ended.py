@@ -13,19 +13,20 @@ from pages.ui import resources, study_run, study_words, wording
 def told(name: str, status: Status) -> None:
     """How a study that does not run stands: complete, partly done with *Resume*, failed tasks with their reasons."""
     if problem := st.session_state.get(study_run.PROBLEM):
-        st.error(wording.plain(problem), icon=":material/error:")
+        st.error(wording.plain(wording.without_folders(problem)), icon=":material/error:")
     now = resources.jobs().get(study_run.job_id(name), resources.owner())
     if now is not None and now.state == jobs.FAILED and not status.failures:
-        st.error(wording.plain(now.error or "The study failed."), icon=":material/error:")
+        told = wording.without_folders(now.error or "The study failed.")
+        st.error(wording.plain(told), icon=":material/error:")
         if now.trace:
             with st.expander("Details"):
-                st.code(now.trace)
+                st.code(wording.without_folders(now.trace))
     if status.complete:
         return
     done = f"{status.done:,} of {study_words.plural(status.total, 'task')} done"
     if not name.startswith(VISITOR):
         st.info(f"{done}. This study is run on the command line, and goes on there:", icon=":material/terminal:")
-        st.code(f"python -m audit_core study resume {name}", language="bash")
+        st.code(f"python -m audit_core study resume .triplecheck/studies/{name}", language="bash")
         return
     st.info(f"{done}. What is done stays done; the grid shows it.", icon=":material/pause_circle:")
     st.button(
@@ -47,4 +48,4 @@ def _failures(status: Status) -> None:
         where = ", ".join(dict.fromkeys(f"{one['checkpoint']} · {one['explainer']}" for one in failed))
         with st.expander(wording.plain(f"{len(failed)} × {reason[:160]}"), icon=":material/error:"):
             st.caption(wording.plain(where))
-            st.code(failed[0].get("trace") or reason, language=None)
+            st.code(wording.without_folders(failed[0].get("trace") or reason), language=None)

@@ -19,6 +19,7 @@ from models import zoo
 from pages.ui import params, pickers, resources, study_words
 
 FORM = "study.form."
+MOST_STEPS = 10_000  # as an audit allows
 SLOW = ("sanity", "stability", "localisation", "complexity")  # families of metrics that need maps of their own
 
 
@@ -76,8 +77,8 @@ def draw(study: Study, changed: Callable[[], None], disabled: bool) -> None:
     _registry("Explainers for all checkpoints", "explainers", EXPLAINERS, study_words.explainer, shared)
     _registry("Fills", "fills", FILLS, study_words.fill, shared)
     few, many, seeds = st.columns(3)
-    few.number_input("Images per class", 0, 100_000, key=FORM + "per_class", help="0 takes all.", **shared)
-    many.number_input("Steps of a curve", 1, 200, key=FORM + "steps", **shared)
+    few.number_input("Images per class", 0, None, key=FORM + "per_class", help="0 takes all.", **shared)
+    many.number_input("Steps of a curve", 1, MOST_STEPS, key=FORM + "steps", **shared)
     with seeds:
         told = "Each seed repeats the whole study with other random draws."
         _menu("Seeds", "seeds", list("01234"), str, {**shared, "accept_new_options": True, "help": told})
@@ -86,7 +87,7 @@ def draw(study: Study, changed: Callable[[], None], disabled: bool) -> None:
         slow = [name for name in METRICS if METRICS[name].family in SLOW]
         told = "Measured on a few images of each class, under the first fill only."
         _menu("Slow checks", "checks", slow, study_words.plain_metric, {**shared, "help": told})
-    right.number_input("Their images per class", 0, 100, key=FORM + "check_images", **shared)
+    right.number_input("Their images per class", 0, None, key=FORM + "check_images", help="0 takes all.", **shared)
 
 
 def _registry(label: str, name: str, registry: Registry, words: Callable[[str], str], shared: dict[str, Any]) -> None:

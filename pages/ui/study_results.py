@@ -15,6 +15,7 @@ from audit_core.study.folder import StudyFolder
 from audit_core.study.judgement import Judgement, judge
 from audit_core.study.means import CellMean, cells
 from audit_core.study.nouns import MeanCurve, StateCount, Values
+from audit_core.study.opening import files_of
 from audit_core.study.results import Results
 from audit_core.study.shelf import Shelf
 from pages.ui import study_link
@@ -29,6 +30,16 @@ def opened(name: str) -> Results | None:
         return _opened(str(root), Results.fingerprint(root))
     except AuditError:
         return None
+
+
+def unreadable(name: str) -> str:
+    """Why there are no results although parts are here; "" where there are simply none yet."""
+    root = Shelf.default().folder(name).root
+    try:
+        _opened(str(root), Results.fingerprint(root))
+    except AuditError as reason:
+        return str(reason) if files_of(root, "measures") else ""
+    return ""
 
 
 def fingerprint(name: str) -> str:

@@ -15,24 +15,27 @@ from audit_core.study.folder import StudyFolder
 from audit_core.study.plan import Plan
 from audit_core.study.runner import Progress
 from audit_core.study.shelf import VISITOR, Shelf
-from pages.ui import resources, study_link, study_words, wording, work
+from pages.ui import resources, study_cost, study_link, study_words, wording, work
 
 POLL = 2.0  # seconds between looks at a running study
 PROBLEM = "study.run_problem"
 AWAY = (
-    "You may look at other pages meanwhile. When this tab is closed the study stops within about a minute; what is "
-    "done stays done, and this address with its button *Resume* goes on from there."
+    "You may look at other pages meanwhile. When this tab is closed the study stops within about three minutes; what "
+    "is done stays done, and this address with its button *Resume* goes on from there."
 )
+
+LEFT = "You left this study. It goes on while somebody else watches it, and at most three minutes longer."
 
 
 def begin(plan: Plan) -> None:
     """Give the study a folder and a name that nobody can guess, start it and turn the page to it."""
+    study_cost.forget_probe()
     name = Shelf.default().fresh()
     try:
         (Shelf.default().root / name).mkdir(parents=True)
         StudyFolder(Shelf.default().root / name).create(plan)
     except (AuditError, OSError) as problem:
-        st.session_state[PROBLEM] = f"the study cannot be written: {problem}"
+        st.session_state[PROBLEM] = wording.without_folders(f"the study cannot be written: {problem}")
         return
     study_link.remember_own(name)
     study_link.show(name)
@@ -97,7 +100,10 @@ def watch(name: str, draw_grid: Callable[[], None]) -> None:
         if now is None or now.final:
             st.rerun()
         _progress(now)
-        if now.state in (jobs.QUEUED, jobs.RUNNING):
+        if work.left(key):
+            st.info(LEFT, icon=":material/visibility_off:")
+            st.button("Watch again", key="study.watch", on_click=_join, args=(key,), icon=":material/visibility:")
+        elif now.state in (jobs.QUEUED, jobs.RUNNING):
             st.button("Cancel", key="study.cancel", on_click=work.stop, args=(key,), icon=":material/stop_circle:")
             st.caption(AWAY)
         draw_grid()
@@ -105,6 +111,11 @@ def watch(name: str, draw_grid: Callable[[], None]) -> None:
             st.rerun()
 
     look()
+
+
+def _join(key: str) -> None:
+    work.resume(key)
+    resources.jobs().attach(key, resources.owner())
 
 
 def _progress(now: Snapshot) -> None:

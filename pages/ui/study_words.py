@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audit_core.errors import AuditError
+from audit_core.errors import AuditError, InvalidParameter
 from audit_core.explainers import EXPLAINERS
 from audit_core.fills import FILLS
 from audit_core.keys import Choice
@@ -31,7 +31,10 @@ def plain_metric(name: str) -> str:
     """Title of a metric."""
     if name in _KNOWN:
         return _KNOWN[name][0]
-    base = Choice.parse(name).name
+    try:
+        base = Choice.parse(name).name
+    except InvalidParameter:  # the plan says what is wrong with it
+        return name
     return METRICS[base].title if base in METRICS else name
 
 

@@ -419,7 +419,7 @@ def test_a_cancelled_study_keeps_what_it_has_and_can_be_resumed() -> None:
     name = at.session_state[study_link.CHOSEN]
     until(at, "study.cancel")
     assert {cell["state"] for cell in cells(at).values()} >= {"waiting"}
-    assert "stops within about a minute" in said(at, "caption")
+    assert "stops within about three minutes" in said(at, "caption")
     at.button(key="study.cancel").click().run()
     until(at, "study.resume")
     status = Shelf.default().folder(name)
