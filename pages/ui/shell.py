@@ -37,13 +37,10 @@ def through_app(name: str) -> None:
 
 
 def heartbeat(page: str) -> None:
-    """Keep this session's jobs alive, also those that a page does not show; other pages say that they run."""
+    """Keep this session's jobs alive on pages that do not watch them, and say that they run."""
     from pages.ui import resources
 
-    if all(job.final for job in resources.jobs().of_owner(resources.owner())):
-        return
-    if page in WATCHING:
-        st.fragment(run_every=30)(lambda: resources.jobs().of_owner(resources.owner()) and None)()
+    if page in WATCHING or all(job.final for job in resources.jobs().of_owner(resources.owner())):
         return
 
     @st.fragment(run_every=5)

@@ -97,6 +97,7 @@ def panel(key: str, draw_partial: Callable[[Any], None], from_the_start: bool = 
 
     @st.fragment(run_every=None if first.final else POLL)
     def look() -> None:
+        resources.jobs().of_owner(resources.owner())  # whoever watches one job keeps all of theirs alive
         now = resources.jobs().get(key, resources.owner())
         if now is None or now.final != first.final:
             st.rerun()
