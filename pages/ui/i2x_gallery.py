@@ -43,8 +43,7 @@ def _card(opened: Opened, k: int, role: PairRole, colour: str, pair: tuple[int, 
         if tiles:
             st.image(i2x_pictures.row(tiles), width=len(tiles) * (SIDE + 4),
                      alt=f"Strongest patches of prototype {k}, in images of class {', '.join(labels)}")  # fmt: skip
-    except AuditError as reason:
-        del reason  # said once, above the strip
+    except AuditError:  # the reason is said once, above the strip
         st.caption(":material/hide_image: The images are not at hand.")
     a, b = (wording.plain(opened.analysis.classes[c]) for c in pair)
     st.caption(

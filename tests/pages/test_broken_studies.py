@@ -5,16 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
+from visiting import living_in, visit, word
 
 from audit_core.study.shelf import shipped
 from pages.ui import resources, study_cost, study_words
 
-ROOT = Path(__file__).resolve().parents[2]
 VISITOR = "visitor-0123456789abcdef"
 
 
@@ -29,27 +27,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     cut = shelf / "cut" / "measures.parquet"
     cut.write_bytes(cut.read_bytes()[:1000])
     (shelf / "no-manifest" / "manifest.json").write_text("{")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRIPLECHECK_STORE", str(root / "store"))
-        st.cache_resource.clear()
-        st.cache_data.clear()
+    with living_in(root):
         yield shelf
-        st.cache_resource.clear()
-        st.cache_data.clear()
-
-
-def visit(page: str, **link: Any) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-    for name, value in link.items():
-        at.query_params[name] = value
-    at = at.switch_page(page).run()
-    assert not at.exception
-    return at
-
-
-def word(at: AppTest, name: str) -> str:
-    value = at.query_params[name]
-    return value[0] if isinstance(value, list) else value
 
 
 def test_a_visitors_study_stays_on_rank_reversal_when_a_widget_is_touched() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
+from visiting import living_in, word
+from visiting import visit as open_page
 
 from audit_core.cli import main
 from audit_core.i2x import shelf
@@ -32,20 +33,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     run = shutil.copytree(RUN, home / "runs" / "short", ignore=shutil.ignore_patterns("step00001*", "step0000[2-9]*"))
     assert main(["i2x", "explain", str(run), "--out", str(home / "analyses" / "mine"), *FEW]) == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRIPLECHECK_STORE", str(home / "store"))
-        st.cache_resource.clear()
-        st.cache_data.clear()
+    with living_in(home):
         yield home
-        st.cache_resource.clear()
-        st.cache_data.clear()
 
 
 def visit(page: str, **link: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-    for name, value in link.items():
-        at.query_params[name] = value
-    return settled(at.switch_page(page).run())
+    return settled(open_page(page, **link))
 
 
 def settled(at: AppTest) -> AppTest:
@@ -54,11 +47,6 @@ def settled(at: AppTest) -> AppTest:
         resources.jobs().wait(job.job_id, 120)
     assert not at.exception
     return at
-
-
-def word(at: AppTest, name: str) -> str:
-    value = at.query_params[name]
-    return value[0] if isinstance(value, list) else value
 
 
 def said(at: AppTest) -> str:
